@@ -1,0 +1,111 @@
+# The front door: `make help` says what there is.
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/backfill-operator/target
+CACHE ?= $(HOME)/.cache/backfill-operator
+PYTHON ?= python3
+STATE ?= target/quickstart
+QUICKSTART := deploy/examples/quickstart
+
+# Where the pinned toolchain is installed under the name `stable` only, that one serves: nothing to download.
+PINNED := $(shell sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+ifeq ($(filter $(PINNED)-%,$(shell rustup toolchain list 2> /dev/null)),)
+ifeq ($(word 2,$(shell rustc +stable --version 2> /dev/null)),$(PINNED))
+export RUSTUP_TOOLCHAIN := stable
+endif
+endif
+
+# A virtual environment per list of pinned packages; another list is another folder.
+venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d ' ' -f 1)
+TEST_REQUIREMENTS := src/worker/tests/python/requirements.txt
+DATA_REQUIREMENTS := $(QUICKSTART)/data/requirements.txt
+BENCH_REQUIREMENTS := benches/requirements.txt
+SPARK_REQUIREMENTS := benches/requirements-spark.txt
+TEST_VENV := $(call venv,$(TEST_REQUIREMENTS))
+DATA_VENV := $(call venv,$(DATA_REQUIREMENTS))
+BENCH_VENV := $(call venv,$(BENCH_REQUIREMENTS))
+SPARK_VENV := $(call venv,$(SPARK_REQUIREMENTS))
+# Spark is measured where Java and Maven are there.
+SPARK := $(if $(and $(shell command -v java),$(shell command -v mvn)),$(SPARK_VENV)/jars)
+DELTA_JARS := io.delta:delta-spark_4.2_2.13:4.4.0 io.delta:delta-storage:4.4.0
+
+# Goes on when the check $(1) passes. Otherwise installs the Debian packages $(2), as root on Debian, or says how and stops.
+define require
+	@{ $(1); } > /dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then \
+	    echo "installing $(2)"; \
+	    apt-get update --quiet --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes $(2); \
+	  else \
+	    echo "this needs $(2): sudo apt-get install $(2)" >&2; exit 1; \
+	  fi; \
+	}
+endef
+
+.PHONY: help
+help: ## Lists the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: quickstart
+quickstart: compiler ## Fills two feature sets from real data, corrects a part of one and takes that back; no cluster, no service.
+	@mkdir -p $(STATE)/data && cp $(QUICKSTART)/data/*.parquet $(STATE)/data/
+	cargo run --package backfill-worker -- local -f $(QUICKSTART) --state $(STATE)
+
+.PHONY: test
+test: compiler redis $(TEST_VENV)/ready ## Runs all tests; as root on Debian it installs what they need.
+	BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test --workspace --features backfill-worker/failpoints
+
+.PHONY: lint
+lint: compiler ## Checks format, lints, and that the core depends on no client, runtime or data crate.
+	cargo fmt --all --check
+	cargo check --package backfill-core
+	@! cargo tree --package backfill-core --edges normal --prefix none | \
+	  grep -E '^(arrow|datafusion|deltalake|hyper|kube-(client|runtime)|object_store|redis|rusqlite|tokio)\b'
+	cargo clippy --workspace --all-targets --features backfill-worker/failpoints -- --deny warnings
+
+.PHONY: deny
+deny: ## Checks the dependencies' licences and sources; needs cargo-deny (cargo install --locked cargo-deny).
+	cargo deny check bans licenses sources
+
+.PHONY: generate
+generate: compiler ## Writes the files that are generated from the code: crds/.
+	cargo run --package backfill-core --example crds
+
+.PHONY: data
+data: $(DATA_VENV)/ready ## Makes the quickstart's Parquet files from the published flights of 2013.
+	$(DATA_VENV)/bin/python $(QUICKSTART)/data/make_data.py
+
+.PHONY: bench
+bench: compiler $(BENCH_VENV)/ready $(SPARK) ## Measures replacing 1 to 365 days beside other tools; keeps the result in docs/benchmarks.md.
+	cargo build --release --package backfill-worker
+	BENCH='$(BENCH)' $(BENCH_VENV)/bin/python benches/run.py --worker $(CARGO_TARGET_DIR)/release/backfill-worker \
+	  --data $(CACHE)/bench $(if $(SPARK),--spark-python $(SPARK_VENV)/bin/python --spark-jars $(SPARK_VENV)/jars) $(BENCH)
+
+.PHONY: clean
+clean: ## Removes the state that the quickstart left.
+	rm -rf $(STATE)
+
+.PHONY: compiler
+compiler:
+	$(call require,command -v cc,build-essential)
+
+.PHONY: redis
+redis:
+	$(call require,command -v redis-server,redis-server)
+
+.PHONY: python
+python:
+	$(call require,$(PYTHON) -c 'import ensurepip',python3-venv)
+
+$(TEST_VENV)/ready: packages = --requirement $(TEST_REQUIREMENTS)
+$(DATA_VENV)/ready: packages = --no-deps --requirement $(DATA_REQUIREMENTS)
+$(BENCH_VENV)/ready: packages = --requirement $(BENCH_REQUIREMENTS)
+$(SPARK_VENV)/ready: packages = --requirement $(SPARK_REQUIREMENTS)
+$(CACHE)/venv-%/ready: | python
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check $(packages)
+	@touch $@
+
+$(SPARK_VENV)/jars: | $(SPARK_VENV)/ready
+	for jar in $(DELTA_JARS); do \
+	  mvn --quiet --batch-mode org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy -Dartifact=$$jar -DoutputDirectory=$@.part || exit 1; \
+	done
+	mv $@.part $@

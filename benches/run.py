@@ -1,0 +1,190 @@
+"""Measures how long replacing an interval takes, beside other tools, on the tables of generate.py, and keeps the result in
+docs/benchmarks.md. `make bench` installs what it needs.
+
+Every tool replaces the same days by rows with `f1 + 1`, each time on a new copy of the same table; the first copies of all tools
+are compared. Repetitions go round robin, so that noise falls on all alike. The worker is measured as a whole process, the others
+without the start of Python, imports and, for Spark, the session.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import worker
+from report import keep, machine, table
+
+HERE = Path(__file__).resolve().parent
+FIRST_DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)
+TOOLS = {
+    "worker": "backfill-worker",
+    "duckdb": "DuckDB + deltalake",
+    "arrow": "Arrow + deltalake",
+    "days": "DuckDB + deltalake, by whole partitions",
+    "spark": "PySpark + Delta",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Which days of which table are replaced."""
+
+    layout: str
+    days: int
+    start: datetime
+    stop: datetime
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one replacement took."""
+
+    seconds: float
+    peak_bytes: int
+    bytes_written: int
+    rows_read: int | None
+
+
+def main() -> None:
+    arguments = parse()
+    shape = ["--days", str(arguments.table_days), "--rows-per-day", str(arguments.rows_per_day)]
+    subprocess.run([sys.executable, HERE / "generate.py", arguments.data, *shape], check=True)
+    header = ["layout", "days", "tool", "seconds, median", "to the worker", "from", "to", "peak MB", "MB written", "table rows read"]
+    rows = []
+    for layout in arguments.layouts:
+        for days in arguments.days:
+            start = FIRST_DAY + timedelta(days=max(0, arguments.table_days - days - 5))
+            case = Case(layout, days, start, start + timedelta(days=days))
+            rows += summary(case, measure(case, arguments))
+    command = "make bench" + (f" BENCH='{os.environ['BENCH']}'" if os.environ.get("BENCH") else "")
+    size = f"{arguments.table_days * arguments.rows_per_day:,} rows over {arguments.table_days} days"
+    keep("offline", [f"`{command}` on {machine()}; {size}; worker with `memory: {arguments.memory}`.", "", *table(header, rows)])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worker", type=Path, required=True, help="the release build of backfill-worker")
+    parser.add_argument("--data", type=Path, required=True, help="folder for the tables, made when it is not there")
+    parser.add_argument("--spark-python", type=Path, help="a Python with pyspark; without it Spark is left out")
+    parser.add_argument("--spark-jars", type=Path, help="the folder of the Delta jars")
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--layouts", nargs="+", choices=("partitioned", "unpartitioned"), default=["partitioned", "unpartitioned"])
+    parser.add_argument("--days", nargs="+", type=int, default=[1, 7, 30, 365], help="lengths of the interval")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each; of intervals over 100 days at most 3")
+    parser.add_argument("--table-days", type=int, default=365)
+    parser.add_argument("--rows-per-day", type=int, default=100_000)
+    parser.add_argument("--memory", default="1Gi", help="the memory of the worker's cluster template")
+    return parser.parse_args()
+
+
+def measure(case: Case, arguments: argparse.Namespace) -> dict[str, list[Run]]:
+    tools = [tool for tool in arguments.tools if usable(tool, case, arguments)]
+    runs = {tool: [] for tool in tools}
+    digests = {}
+    for repetition in range(min(arguments.repeat, 3) if case.days > 100 else arguments.repeat):
+        for tool in tools:
+            with tempfile.TemporaryDirectory(dir=arguments.data) as folder:
+                state = Path(folder)
+                copied = copy(arguments.data / case.layout, state / "offline" / worker.TABLE)
+                copy(arguments.data / "source", state / "source")
+                runs[tool].append(replace(tool, case, state, copied, arguments))
+                if repetition == 0:
+                    digests[tool] = digest(state / "offline" / worker.TABLE, case)
+        if len(set(digests.values())) != 1:
+            raise SystemExit(f"the tools disagree on {case}: {digests}")
+    return runs
+
+
+def usable(tool: str, case: Case, arguments: argparse.Namespace) -> bool:
+    match tool:
+        case "days":
+            return case.layout == "partitioned"
+        case "spark":
+            return arguments.spark_python is not None
+        case _:
+            return True
+
+
+def copy(table: Path, to: Path) -> set[Path]:
+    """Copies the log and links the data files, which nobody changes. Returns the copy's files."""
+    shutil.copytree(table, to, copy_function=lambda file, link: (shutil.copy if "_delta_log" in file else os.link)(file, link))
+    return files(to)
+
+
+def files(folder: Path) -> set[Path]:
+    return {file for file in folder.rglob("*") if file.is_file()}
+
+
+def replace(tool: str, case: Case, state: Path, copied: set[Path], arguments: argparse.Namespace) -> Run:
+    """Runs one tool. Peak memory is that of the largest process that the tool started, itself included."""
+    os.sync()
+    with open(state / "output", "w+") as output:
+        started = time.monotonic()
+        process = subprocess.Popen(command(tool, case, state, arguments), stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - started
+        output.seek(0)
+        said = output.read()
+    if status != 0:
+        raise SystemExit(f"{tool} failed on {case}:\n{said}")
+    written = sum(file.stat().st_size for file in files(state / "offline" / worker.TABLE) - copied)
+    peak = usage.ru_maxrss * 1024
+    if tool == "worker":
+        return Run(seconds, peak, written, worker.rows_read(said))
+    own = json.loads(said.splitlines()[-1])
+    return Run(own["seconds"], max(peak, own.get("peak_bytes", 0)), written, None)
+
+
+def command(tool: str, case: Case, state: Path, arguments: argparse.Namespace) -> list:
+    layout = ["--partitioned"] if case.layout == "partitioned" else []
+    what = [*layout, state / "offline" / worker.TABLE, state / "source", case.start.isoformat(), case.stop.isoformat()]
+    match tool:
+        case "worker":
+            return worker.command(arguments.worker, state, case.start, case.stop, arguments.memory)
+        case "spark":
+            return [arguments.spark_python, HERE / "peer_spark.py", "--jars", arguments.spark_jars, *what]
+        case "days":
+            return [sys.executable, HERE / "peer_deltalake.py", "--reader", "duckdb", "--predicate", "date", *what]
+        case reader:
+            return [sys.executable, HERE / "peer_deltalake.py", "--reader", reader, *what]
+
+
+def digest(table: Path, case: Case) -> str:
+    script = [sys.executable, HERE / "digest.py", table, case.start.isoformat(), case.stop.isoformat()]
+    return subprocess.run(script, check=True, capture_output=True, text=True).stdout
+
+
+def summary(case: Case, runs: dict[str, list[Run]]) -> list[list[str]]:
+    """One line per tool: medians, and the seconds as a multiple of the worker's."""
+    rows = []
+    medians = {tool: statistics.median(run.seconds for run in of_tool) for tool, of_tool in runs.items()}
+    for tool, of_tool in runs.items():
+        seconds = [run.seconds for run in of_tool]
+        ratio = f"{medians[tool] / medians['worker']:.1f} ×" if "worker" in medians else ""
+        peak, written = (statistics.median(getattr(run, name) for run in of_tool) / 1e6 for name in ("peak_bytes", "bytes_written"))
+        rows_read = of_tool[0].rows_read
+        rows.append([
+            case.layout,
+            case.days,
+            TOOLS[tool],
+            f"{medians[tool]:.2f}",
+            ratio,
+            f"{min(seconds):.2f}",
+            f"{max(seconds):.2f}",
+            f"{peak:.0f}",
+            f"{written:.1f}",
+            "" if rows_read is None else f"{rows_read:,}",
+        ])
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,491 @@
+//! The offline step: fence → pin → stage → validate → publish by one commit → prove.
+//!
+//! Every attempt of a run may die between any two lines. The next one finds the run's transaction, or the pin and the staged
+//! files, and goes on from there; one that is overtaken finds a higher fence and writes nothing.
+
+pub mod conform;
+pub mod dedupe;
+pub mod guards;
+pub mod hash;
+pub mod pin;
+pub mod plan;
+pub mod preflight;
+pub mod proof;
+pub mod publish;
+pub mod rescue;
+pub mod scope;
+pub mod settle;
+pub mod shape;
+pub mod sources;
+pub mod stage;
+pub mod undo;
+pub mod writer;
+
+use crate::context::Context;
+use crate::delta::{self, FENCE};
+use crate::failpoint;
+use crate::failure::{Failure, Result};
+use crate::online;
+use crate::record::RunRecord;
+use crate::report::report;
+use crate::session;
+use crate::storage::{self, Location};
+use backfill_core::api::Mode;
+use backfill_core::condition::Reason;
+use backfill_core::contract::{Notice, OfflineReport, Order, Outcome, Report, Scope, Verdict};
+use backfill_core::time::{Interval, show};
+use chrono::{SubsecRound, Utc};
+use deltalake::DeltaTable;
+use deltalake::datafusion::execution::runtime_env::RuntimeEnv;
+use deltalake::kernel::Version;
+use object_store::{ObjectStore, ObjectStoreExt};
+use pin::{MANIFEST, Manifest, PIN, PUBLISHED, Pin, Published};
+use publish::{Attempt, Publish};
+use scope::Overlap;
+use shape::Shape;
+use stage::{Staged, Target};
+use std::sync::Arc;
+
+/// How often a run pins anew because others replaced rows of its interval meanwhile.
+const PINS_MAX: usize = 3;
+
+/// Staged files older than this are staged again: VACUUM may delete unnamed files after 7 days.
+const STAGED_MILLIS_MAX: i64 = 84 * 3_600_000;
+
+/// Checkpoints of the log are written when the version is a multiple of this, as Delta does by default.
+const CHECKPOINT_INTERVAL: u64 = 10;
+
+/// Fulfils the offline part of an order, or finds that an attempt before did.
+///
+/// Guards that fail are an `Ok` report with the outcome `Failed`; an `Err` is everything else that went wrong.
+pub async fn run(cx: &Context, attempt: &Order) -> Result<Report> {
+    let location = storage::locate(cx, &attempt.table.uri, attempt.table.credentials_secret.as_deref())?;
+    let store = delta::unloaded(&location)?.object_store();
+    let record = RunRecord::new(store.clone(), &attempt.key);
+    let table = delta::open(&location).await?;
+    let mut step = Step { cx, attempt, location, store, record, table, started: show(Utc::now().trunc_subsecs(3)) };
+    if let Some(report) = step.already_applied().await? {
+        return Ok(report);
+    }
+    step.replace().await
+}
+
+/// Raises the fence: whoever held the table before can commit no more. Returns the height.
+pub async fn raise_fence(table: &mut DeltaTable, order: &Order) -> Result<i64> {
+    let details = serde_json::json!({ "key": order.key, "attempt": order.attempt });
+    let raised = delta::commit_transaction(table, FENCE, details, |height| Some(height.unwrap_or(0) + 1)).await?;
+    Ok(raised.expect("there is always a next height"))
+}
+
+/// What the names of all files begin with that attempts of a run stage.
+pub fn staged_prefix(key: &str) -> String {
+    format!("fsb-{}", &key[..16])
+}
+
+struct Step<'a> {
+    cx: &'a Context,
+    attempt: &'a Order,
+    location: Location,
+    store: Arc<dyn ObjectStore>,
+    record: RunRecord,
+    table: Option<DeltaTable>,
+    started: String,
+}
+
+impl Step<'_> {
+    /// The report of a run whose transaction the table already holds.
+    async fn already_applied(&self) -> Result<Option<Report>> {
+        let Some(table) = &self.table else { return Ok(None) };
+        let app = delta::publish_app(&self.attempt.key);
+        if delta::transaction(table, &app).await?.is_none() {
+            return Ok(None);
+        }
+        let pin = self.record.get::<Pin>(PIN).await?;
+        let published = match (self.record.get::<Published>(PUBLISHED).await?, &pin) {
+            (Some(published), _) => published,
+            // The attempt that committed died before it could tell.
+            (None, Some(pin)) => {
+                let version = publish::find(table, &app, pin.version.unwrap_or(0)).await?;
+                self.tell(table, pin, version).await?
+            }
+            (None, None) => {
+                let version = publish::find(table, &app, 0).await?;
+                let report = OfflineReport { version_after: Some(version), ..OfflineReport::default() };
+                Published { version, report, notices: vec![] }
+            }
+        };
+        let changed = pin.as_ref().is_some_and(|pin| pin.order.definition.hash != self.attempt.definition.hash);
+        let scope = pin.map(|pin| pin.scope());
+        let mut report = self.report(Outcome::AlreadyApplied { definition_changed: changed }, scope, Some(published.report));
+        report.warnings = published.notices;
+        Ok(Some(report))
+    }
+
+    async fn replace(&mut self) -> Result<Report> {
+        storage::probe_put_if_absent(self.store.as_ref(), self.record.folder()).await?;
+        let notices = self.online_preflight(0).await?;
+        let fence = match &mut self.table {
+            Some(table) => Some(raise_fence(table, self.attempt).await?),
+            None => None,
+        };
+        failpoint::reach("fence-raised");
+        let runtime = session::runtime(self.cx, &self.attempt.size)?;
+        let mut pin = Pin::take(self.cx, self.attempt, &self.record, self.table.as_ref()).await?;
+        let mut why = String::new();
+        for _ in 0..PINS_MAX {
+            // A table that came or went since the pin is another one.
+            if pin.version.is_some() != self.table.is_some() {
+                pin = Pin::renew(self.cx, self.attempt, &self.record, self.table.as_ref()).await?;
+            }
+            failpoint::reach("pinned");
+            match self.try_pin(&pin, fence, &runtime).await? {
+                Tried::Reported(mut report) => {
+                    report.warnings.extend(notices);
+                    return Ok(*report);
+                }
+                Tried::Moved(moved) => why = moved,
+            }
+            self.table = delta::open(&self.location).await?;
+            pin = Pin::renew(self.cx, self.attempt, &self.record, self.table.as_ref()).await?;
+        }
+        Err(Failure::permanent(
+            Reason::TableContended,
+            format!("others replaced rows of the interval {PINS_MAX} times while it was computed, last: {why}; nothing was changed"),
+        ))
+    }
+
+    /// Checks the online store before anything offline is replaced. At most every new row is another entity.
+    async fn online_preflight(&self, entities_max: u64) -> Result<Vec<Notice>> {
+        match self.attempt.stores.online() {
+            true => online::preflight(self.cx, self.attempt, entities_max).await,
+            false => Ok(vec![]),
+        }
+    }
+
+    /// Stages, or takes what is staged, for one pin; publishes it or reports the plan.
+    async fn try_pin(&mut self, pin: &Pin, fence: Option<i64>, runtime: &Arc<RuntimeEnv>) -> Result<Tried> {
+        let order = pin.order(self.attempt);
+        let pinned = match (&self.table, pin.version) {
+            (Some(table), Some(version)) => Some(delta::at(table, version).await?),
+            _ => None,
+        };
+        let shape = match &pinned {
+            Some(table) => Shape::of_table(&order, table)?,
+            None => Shape::of_new_table(&order),
+        };
+        let mut notices = match &pinned {
+            Some(table) => preflight::check(&order, table, &shape)?.notices,
+            None => vec![],
+        };
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let prefix = format!("{}-{}-{}", staged_prefix(&order.key), order.attempt, &nonce[..8]);
+        let target = Target { location: &self.location, store: self.store.clone(), shape: &shape, prefix };
+        let staging = Staging { cx: self.cx, order: &order, pin, pinned: pinned.as_ref(), runtime, target: &target };
+        let mut manifest = match self.adopt(pin, &order).await? {
+            Adopted::Manifest(manifest) => *manifest,
+            Adopted::PlanMoved(why) => return self.plan_anew(&staging, why).await.map(Tried::reported),
+            Adopted::Nothing => match staging.stage().await? {
+                Ok(manifest) => manifest,
+                Err((failure, report)) => {
+                    self.remove_staged(&report).await;
+                    return Ok(Tried::reported(self.report(failure.outcome(), Some(pin.scope()), Some(report.report))));
+                }
+            },
+        };
+        self.record.put(MANIFEST, &manifest).await?;
+        failpoint::reach("staged");
+        notices.extend(manifest.notices.iter().cloned());
+        if order.mode == Mode::Plan {
+            return self.planned(&staging, &manifest, notices).await.map(Tried::reported);
+        }
+        let session = session::session(runtime, 1);
+        if let Some(table) = &self.table {
+            delta::register_store(&session, table);
+        }
+        let attempt = Attempt { cx: self.cx, order: &order, pin, fence, session: &session, target: &target };
+        // Offline without online is half a backfill: look once more before the point of no return.
+        self.online_preflight(manifest.report.rows_written).await?;
+        self.cx.stage("publishing", 1);
+        match publish::publish(&attempt, &mut manifest, self.table.as_mut()).await? {
+            Publish::Done(version) => {
+                let table = delta::open(&self.location).await?.expect("it was just committed to");
+                let published = self.tell(&table, pin, version).await?;
+                self.cx.advance(1, published.report.rows_written);
+                notices.extend(self.maintain(&table).await);
+                let outcome = match published.report.proof.as_ref().map(|proof| proof.verdict) {
+                    Some(Verdict::Failed) => proof_failed(version).outcome(),
+                    _ => Outcome::Done,
+                };
+                self.table = Some(table);
+                let mut report = self.report(outcome, Some(pin.scope()), Some(published.report));
+                report.warnings = notices;
+                Ok(Tried::reported(report))
+            }
+            Publish::Contended(why) => Ok(Tried::Moved(why)),
+            Publish::PlanMoved(why) => self.plan_anew(&staging, why).await.map(Tried::reported),
+        }
+    }
+
+    /// What an earlier attempt staged for this pin, when it can still be published.
+    async fn adopt(&self, pin: &Pin, order: &Order) -> Result<Adopted> {
+        let Some(manifest) = self.record.get::<Manifest>(MANIFEST).await? else { return Ok(Adopted::Nothing) };
+        let secret = order.table.credentials_secret.as_deref();
+        if manifest.planned && order.mode == Mode::Apply {
+            let moved = sources::verify(self.cx, &order.definition.sources, &pin.sources, secret).await.err();
+            if let Some(failure) = moved {
+                return Ok(Adopted::PlanMoved(failure.message));
+            }
+            if pin.order.definition.hash != self.attempt.definition.hash {
+                return Ok(Adopted::PlanMoved("the definition of the feature set changed".to_owned()));
+            }
+        }
+        let fresh = Utc::now().timestamp_millis() - manifest.at < STAGED_MILLIS_MAX;
+        if manifest.pin != pin.id || !fresh {
+            return Ok(Adopted::Nothing);
+        }
+        for add in manifest.adds.iter().chain(manifest.rescued.iter().flat_map(|rescued| &rescued.adds)) {
+            if self.store.head(&object_store::path::Path::from(add.path.as_str())).await.is_err() {
+                return Ok(Adopted::Nothing);
+            }
+        }
+        Ok(Adopted::Manifest(Box::new(manifest)))
+    }
+
+    /// Makes the plan again at the table's newest version, and stays a plan.
+    async fn plan_anew(&self, old: &Staging<'_>, why: String) -> Result<Report> {
+        let table = delta::open(&self.location).await?;
+        let order = Order { mode: Mode::Plan, ..self.attempt.clone() };
+        let pin = Pin::renew(self.cx, &order, &self.record, table.as_ref()).await?;
+        let staging = Staging { order: &order, pin: &pin, pinned: table.as_ref(), ..*old };
+        let moved = Notice { reason: Reason::PlanMoved, message: format!("the plan was made again: {why}") };
+        match staging.stage().await? {
+            Ok(manifest) => {
+                self.record.put(MANIFEST, &manifest).await?;
+                let mut notices = manifest.notices.clone();
+                notices.push(moved);
+                self.planned(&staging, &manifest, notices).await
+            }
+            Err((failure, staged)) => {
+                self.remove_staged(&staged).await;
+                Ok(self.report(failure.outcome(), Some(pin.scope()), Some(staged.report)))
+            }
+        }
+    }
+
+    async fn planned(&self, staging: &Staging<'_>, manifest: &Manifest, notices: Vec<Notice>) -> Result<Report> {
+        let session = session::session(staging.runtime, staging.order.size.cores as usize);
+        let difference = plan::difference(&session, staging.pinned, staging.pin, manifest, staging.target).await?;
+        let offline = OfflineReport { rows_unchanged: Some(difference.rows_unchanged), ..manifest.report.clone() };
+        let mut report = self.report(Outcome::Planned, Some(staging.pin.scope()), Some(offline));
+        report.online = staging.order.stores.online().then_some(difference.entities);
+        report.warnings = notices;
+        Ok(report)
+    }
+
+    /// Proves the commit and writes down what was published.
+    async fn tell(&self, table: &DeltaTable, pin: &Pin, version: Version) -> Result<Published> {
+        let session = session::session(&session::runtime(self.cx, &self.attempt.size)?, self.attempt.size.cores as usize);
+        let time = &pin.order.definition.timestamp_column;
+        let proved = proof::prove(&session, table, version, pin.deletes, time).await?;
+        let manifest = self.record.get::<Manifest>(MANIFEST).await?;
+        let staged = manifest.as_ref().map(|manifest| manifest.report.clone()).unwrap_or_default();
+        let report = OfflineReport {
+            rows_removed: proved.rows_removed,
+            rows_written: proved.rows_written,
+            rows_rescued: proved.rows_rescued,
+            rows_read: staged.rows_read + proved.rows_read,
+            files_added: proved.files_added,
+            files_removed: proved.files_removed,
+            bytes_written: proved.bytes_written,
+            version_before: version.checked_sub(1),
+            version_after: Some(version),
+            started_at: Some(self.started.clone()),
+            finished_at: Some(show(Utc::now().trunc_subsecs(3))),
+            proof: Some(proved.proof),
+            ..staged
+        };
+        let notices = manifest.map(|manifest| manifest.notices).unwrap_or_default();
+        let published = Published { version, report, notices };
+        self.record.put(PUBLISHED, &published).await?;
+        failpoint::reach("published");
+        Ok(published)
+    }
+
+    /// Keeps the log short. A failure here has no effect on the data.
+    async fn maintain(&self, table: &DeltaTable) -> Option<Notice> {
+        let version = delta::version(table);
+        if version == 0 || !version.is_multiple_of(CHECKPOINT_INTERVAL) {
+            return None;
+        }
+        let error = deltalake::checkpoints::create_checkpoint(table, None).await.err()?;
+        let message = format!("no checkpoint of the table's log at version {version}: {error}");
+        Some(Notice { reason: Reason::TableMaintenance, message })
+    }
+
+    /// Staged files that will never be published; what cannot be removed now, settle or VACUUM removes.
+    async fn remove_staged(&self, manifest: &Manifest) {
+        for add in manifest.adds.iter().chain(manifest.rescued.iter().flat_map(|rescued| &rescued.adds)) {
+            let path = object_store::path::Path::from(add.path.as_str());
+            if let Err(error) = self.store.delete(&path).await {
+                tracing::warn!(%error, %path, "cannot remove a staged file");
+            }
+        }
+    }
+
+    fn report(&self, outcome: Outcome, scope: Option<Scope>, offline: Option<OfflineReport>) -> Report {
+        Report { scope, offline, ..report(self.attempt, outcome) }
+    }
+}
+
+enum Tried {
+    Reported(Box<Report>),
+    Moved(String),
+}
+
+impl Tried {
+    fn reported(report: Report) -> Self {
+        Self::Reported(Box::new(report))
+    }
+}
+
+enum Adopted {
+    Manifest(Box<Manifest>),
+    PlanMoved(String),
+    Nothing,
+}
+
+fn proof_failed(version: Version) -> Failure {
+    Failure::permanent(
+        Reason::ProofFailed,
+        format!("version {version} differs from its parent outside the boundaries; undo this backfill and report this as a defect"),
+    )
+}
+
+/// What staging needs to know.
+#[derive(Clone, Copy)]
+struct Staging<'a> {
+    cx: &'a Context,
+    order: &'a Order,
+    pin: &'a Pin,
+    pinned: Option<&'a DeltaTable>,
+    runtime: &'a Arc<RuntimeEnv>,
+    target: &'a Target<'a>,
+}
+
+impl Staging<'_> {
+    /// Computes the new rows, rescues the rows that stay, and judges. A guard that fails comes with what it saw.
+    async fn stage(&self) -> Result<Result<Manifest, (Failure, Manifest)>> {
+        let time = &self.order.definition.timestamp_column;
+        let files = self.pinned.map(|table| delta::files(table, time)).unwrap_or_default();
+        let gone = publish::affected(files, self.pin.deletes, |_| false);
+        let session = session::session(self.runtime, 1);
+        if let Some(table) = self.pinned {
+            delta::register_store(&session, table);
+        }
+        let staged = self.new_rows(&gone).await?;
+        let mut rescued = Vec::new();
+        let mut removed = 0;
+        for (number, (file, overlap)) in gone.iter().enumerate() {
+            let table = self.pinned.expect("files come from a table");
+            match (overlap, file.rows) {
+                (Overlap::Inside, Some(rows)) => removed += rows,
+                _ => {
+                    let prefix = format!("{}-r{number}", self.target.prefix);
+                    let target = Target { prefix, store: self.target.store.clone(), ..*self.target };
+                    let copy =
+                        rescue::copy(&session, table, file, self.pin.deletes, rescue::Which::Outside, &target).await?;
+                    removed += copy.rows - copy.kept;
+                    rescued.push(copy);
+                }
+            }
+        }
+        let guarded = self.guarded();
+        let judged = guards::judge(&guarded, &staged, self.pinned.map(|_| removed), &session, self.target).await?;
+        let rows_rescued = rescued.iter().map(|copy| copy.kept).sum();
+        let read: u64 = rescued.iter().map(|copy| copy.rows).sum();
+        let mut notices = staged.notices;
+        notices.extend(judged.notices);
+        let report = OfflineReport {
+            rows_removed: removed,
+            rows_written: staged.rows,
+            rows_rescued,
+            rows_outside: staged.outside,
+            rows_null_key: staged.null_key,
+            rows_duplicate: staged.duplicates.dropped,
+            rows_read: read,
+            windows: staged.windows,
+            version_before: self.pin.version,
+            guards: judged.results.clone(),
+            ..OfflineReport::default()
+        };
+        let manifest = Manifest {
+            pin: self.pin.id.clone(),
+            planned: self.order.mode == Mode::Plan,
+            at: Utc::now().timestamp_millis(),
+            adds: staged.adds,
+            rescued,
+            report,
+            guards: judged.results,
+            notices,
+        };
+        Ok(match judged.failure {
+            None => Ok(manifest),
+            Some(failure) => Err((failure, manifest)),
+        })
+    }
+
+    /// An undo brings back what was there, however little it is.
+    fn guarded(&self) -> backfill_core::contract::Guards {
+        let mut guards = self.order.guards.clone();
+        if self.pin.undone.is_some() {
+            guards.allow_empty = true;
+            guards.max_shrink_percent = 100;
+            guards.checks.clear();
+        }
+        guards
+    }
+
+    async fn new_rows(&self, gone: &[(delta::DataFile, Overlap)]) -> Result<Staged> {
+        let time = &self.order.definition.timestamp_column;
+        if let (Some(undone), Some(table)) = (&self.pin.undone, self.pinned) {
+            let session = session::session(self.runtime, self.order.size.cores as usize);
+            delta::register_store(&session, table);
+            let shape = self.target.shape.with_rows(without_partition_date(table, self.target.shape));
+            let target = Target { shape: &shape, store: self.target.store.clone(), prefix: self.target.prefix.clone(), ..*self.target };
+            self.cx.stage("staging", 1);
+            let (adds, rows) = stage::rows(undo::rows(&session, table, undone, time).await?, &target).await?;
+            self.cx.advance(1, rows);
+            return Ok(Staged { adds, rows, windows: 1, ..Staged::default() });
+        }
+        let interval = match &self.order.scope {
+            Scope::Interval { interval } | Scope::Reset { interval, .. } => *interval,
+            Scope::Undo { .. } => unreachable!("an undo has pinned what it undoes"),
+        };
+        let session = session::session(self.runtime, 1);
+        let secret = self.order.table.credentials_secret.as_deref();
+        let definition = &self.order.definition;
+        sources::verify(self.cx, &definition.sources, &self.pin.sources, secret).await?;
+        sources::register(self.cx, &session, &definition.sources, &self.pin.sources, secret).await?;
+        let density = density(gone, interval);
+        stage::transformation(self.cx, self.order, interval, &session, self.target, density).await
+    }
+}
+
+/// The columns that an undo brings back: all but the date column, which derives from the event time.
+fn without_partition_date(table: &DeltaTable, shape: &Shape) -> deltalake::arrow::datatypes::SchemaRef {
+    use deltalake::arrow::datatypes::Schema;
+    let date = match &shape.layout {
+        shape::Layout::Date { column, .. } | shape::Layout::Values { date: Some((column, _)), .. } => Some(column),
+        shape::Layout::Flat | shape::Layout::Values { date: None, .. } => None,
+    };
+    let all = preflight::arrow_schema(table);
+    let kept = all.fields().iter().filter(|field| date != Some(field.name())).cloned();
+    Arc::new(Schema::new(kept.collect::<Vec<_>>()))
+}
+
+/// How many rows a day the replaced files hold.
+fn density(gone: &[(delta::DataFile, Overlap)], interval: Interval) -> Option<u64> {
+    let rows: u64 = gone.iter().filter_map(|(file, _)| file.rows).sum();
+    let days = (interval.stop() - interval.start()).num_days().max(1);
+    (rows > 0).then(|| rows / days.unsigned_abs())
+}

@@ -1,0 +1,270 @@
+//! Redis, a single server or a cluster, in Feast's layout.
+//!
+//! The hash of an entity is shared by every view of that entity: only fields of this view are written or removed, never the key.
+
+mod health;
+mod script;
+mod server;
+mod trouble;
+
+use crate::failure::{Failure, Result};
+use crate::online::store::{Applied, Change, EntityKey, Found, OnlineStore, Row, Seen, View};
+use async_trait::async_trait;
+use backfill_core::condition::Reason;
+use backfill_core::contract::Notice;
+use backfill_core::feast::{self, KeyLayout};
+use backfill_core::online::{Bounds, Current, EventTime};
+use script::{BYTES_PER_CALL, ENTITIES_PER_CALL, FENCES, Layout};
+use server::{Call, Servers, tags};
+use std::collections::{BTreeSet, HashMap};
+use trouble::Trouble;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How many keys a server looks at in one step of a scan.
+const SCAN_COUNT: usize = 1000;
+
+/// A view in Redis.
+pub struct RedisStore {
+    id: String,
+    servers: Servers,
+    keys: KeyLayout,
+    layout: Layout,
+    /// For every slot of a cluster the key of its fences; filled when a cluster is met.
+    fences: tokio::sync::OnceCell<Vec<String>>,
+}
+
+/// What must be known to make a call, once per batch.
+struct Placement<'a> {
+    fences: Option<&'a [String]>,
+}
+
+impl Placement<'_> {
+    fn slot(&self, key: &[u8]) -> u16 {
+        self.fences.map_or(0, |_| server::slot(key))
+    }
+
+    fn fences(&self, slot: u16) -> &str {
+        self.fences.map_or(FENCES, |fences| &fences[usize::from(slot)])
+    }
+}
+
+impl RedisStore {
+    /// The view in the servers behind `url`; connects when first used.
+    pub fn new(url: &str, view: &View, key_ttl_seconds: Option<u64>) -> Result<Self> {
+        let servers = Servers::new(url)?;
+        Ok(Self {
+            id: store_id(&servers),
+            servers,
+            keys: KeyLayout::new(view.keys.iter().map(|(name, value_type)| (name.as_str(), *value_type))),
+            layout: Layout::new(view, key_ttl_seconds),
+            fences: tokio::sync::OnceCell::new(),
+        })
+    }
+
+    async fn placement(&self) -> Result<Placement<'_>> {
+        if !self.servers.topology().await?.is_cluster() {
+            return Ok(Placement { fences: None });
+        }
+        let fences = self
+            .fences
+            .get_or_init(|| async { tags().into_iter().map(|tag| format!("{{{tag}}}{FENCES}")).collect() })
+            .await;
+        Ok(Placement { fences: Some(fences) })
+    }
+
+    /// One HMGET per entity.
+    async fn fetch(&self, keys: &[EntityKey], fields: &[&[u8]]) -> Result<Vec<Vec<Option<Vec<u8>>>>> {
+        let placement = self.placement().await?;
+        let calls: Vec<Call> = keys
+            .iter()
+            .map(|key| {
+                let key = feast::redis_key(key, &self.layout.project);
+                let mut command = redis::Cmd::with_capacity(2 + fields.len(), 128);
+                command.arg("HMGET").arg(&key[..]);
+                for field in fields {
+                    command.arg(*field);
+                }
+                Call { slot: placement.slot(&key), weight: 1, command }
+            })
+            .collect();
+        self.servers.run(&calls).await?.into_iter().map(|answer| redis::from_redis_value(answer).map_err(|_| unexpected())).collect()
+    }
+
+    async fn scan_page(&self, page: Vec<Vec<u8>>, bounds: Bounds, found: &mut Found<'_>) -> Result<()> {
+        let keys: Vec<EntityKey> =
+            page.iter().filter_map(|key| self.keys.entity_key_of(key, &self.layout.project)).map(Into::into).collect();
+        let times = self.fetch(&keys, &[self.layout.time.as_bytes()]).await?;
+        for (key, time) in keys.iter().zip(times) {
+            let time = time.first().and_then(Option::as_deref).and_then(feast::decode_timestamp);
+            if time.is_some_and(|time| bounds.contain(EventTime(time))) {
+                found(key)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl OnlineStore for RedisStore {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn preflight(&self, entities: u64, row_bytes: u64) -> Result<Vec<Notice>> {
+        let notices = health::check(&self.servers, entities, row_bytes).await?;
+        // Generation 0 stops nobody; that it may be written shows that we may write.
+        let placement = self.placement().await?;
+        let call = Call { slot: 0, weight: 1, command: self.layout.raise(0, placement.fences(0)) };
+        self.servers.run(&[call]).await?;
+        Ok(notices)
+    }
+
+    async fn raise_fence(&self, generation: u64) -> Result<()> {
+        let placement = self.placement().await?;
+        // Every slot: an attempt that was overtaken must not write where its successor has nothing to do either.
+        let slots = placement.fences.map_or(1, |_| server::SLOTS);
+        let calls: Vec<Call> = (0..slots)
+            .map(|slot| Call { slot, weight: 1, command: self.layout.raise(generation, placement.fences(slot)) })
+            .collect();
+        for answer in self.servers.run(&calls).await? {
+            let fence: String = redis::from_redis_value(answer).map_err(|_| unexpected())?;
+            if fence.parse::<u64>().is_ok_and(|fence| fence > generation) {
+                return Err(Trouble::Superseded(fence).failure(&self.servers.address()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, keys: &[EntityKey]) -> Result<Vec<Seen>> {
+        let fields = [self.layout.time.as_bytes(), self.layout.marker.as_bytes()];
+        let answers = self.fetch(keys, &fields).await?;
+        Ok(answers
+            .into_iter()
+            .map(|fields| match fields.as_slice() {
+                [time, marker] => seen(time.as_deref(), marker.as_deref()),
+                _ => seen(None, None),
+            })
+            .collect())
+    }
+
+    async fn apply(&self, generation: u64, changes: &[Change]) -> Result<Vec<Applied>> {
+        let placement = self.placement().await?;
+        let batches = batches(changes, &placement, &self.layout.project);
+        let calls: Vec<Call> = batches
+            .iter()
+            .map(|(slot, batch)| {
+                let part: Vec<&Change> = batch.iter().map(|at| &changes[*at]).collect();
+                let command = self.layout.change(generation, placement.fences(*slot), &part);
+                Call { slot: *slot, weight: batch.len(), command }
+            })
+            .collect();
+        let mut applied = vec![Applied::Moved; changes.len()];
+        for ((_, batch), answer) in batches.iter().zip(self.servers.run(&calls).await?) {
+            let codes: Vec<i64> = redis::from_redis_value(answer).map_err(|_| unexpected())?;
+            for (at, code) in batch.iter().zip(codes) {
+                applied[*at] = script::applied(code);
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn read_back(&self, generation: u64, keys: &[EntityKey]) -> Result<Vec<Option<Row>>> {
+        let mut fields = vec![self.layout.time.as_bytes(), self.layout.marker.as_bytes()];
+        fields.extend(self.layout.features.iter().map(|field| &field[..]));
+        let answers = self.fetch(keys, &fields).await?;
+        Ok(answers.into_iter().map(|answer| row(generation, &answer)).collect())
+    }
+
+    async fn scan(&self, bounds: Bounds, found: &mut Found<'_>) -> Result<()> {
+        let topology = self.servers.topology().await?;
+        let pattern = self.keys.scan_pattern(&self.layout.project);
+        for primary in &topology.primaries {
+            let mut cursor = "0".to_owned();
+            loop {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(&cursor).arg("MATCH").arg(&pattern[..]).arg("COUNT").arg(SCAN_COUNT).arg("TYPE").arg("hash");
+                // A scan that breaks off cannot go on elsewhere: the whole step is tried again.
+                let answer = self.servers.ask_one(primary, &scan).await.map_err(|trouble| trouble.failure(&primary.name))?;
+                let (next, page): (String, Vec<Vec<u8>>) = redis::from_redis_value(answer).map_err(|_| unexpected())?;
+                self.scan_page(page, bounds, found).await?;
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn histories(&self) -> Result<BTreeSet<String>> {
+        let mut ask = redis::cmd("INFO");
+        ask.arg("replication");
+        let answers = self.servers.run_everywhere(&ask).await?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|(_, info)| {
+                let info: String = redis::from_redis_value(info).ok()?;
+                health::entry(&info, "master_replid").map(str::to_owned)
+            })
+            .collect())
+    }
+}
+
+fn store_id(servers: &Servers) -> String {
+    format!("redis-{:016x}", xxh3_64(servers.address().as_bytes()))
+}
+
+fn unexpected() -> Failure {
+    Failure::permanent(Reason::InvalidStore, "the online store gives answers that are not Redis'")
+}
+
+/// What an entity's event time and marker say. An event time that cannot be read counts as none, and is overwritten.
+fn seen(time: Option<&[u8]>, marker: Option<&[u8]>) -> Seen {
+    let ours = matches!((time, marker), (Some(time), Some(marker)) if marker.get(8..) == Some(time));
+    let current = time
+        .and_then(feast::decode_timestamp)
+        .map(|ts| Current { ts: EventTime(ts), ours, whole_seconds: false });
+    Seen { current, token: script::token(time, marker) }
+}
+
+/// A whole row, when `generation` wrote it last.
+fn row(generation: u64, fields: &[Option<Vec<u8>>]) -> Option<Row> {
+    let (time, rest) = fields.split_first()?;
+    let (marker, values) = rest.split_first()?;
+    let time = time.as_deref()?;
+    if marker.as_deref()? != script::marker(generation, time) {
+        return None;
+    }
+    let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(values.len()));
+    for value in values {
+        bytes.extend(value.as_deref()?);
+        ends.push(u32::try_from(bytes.len()).ok()?);
+    }
+    Some(Row::new(EventTime(feast::decode_timestamp(time)?), &bytes, &ends))
+}
+
+/// Cuts changes into calls: each of one slot, of few entities and of few bytes.
+fn batches(changes: &[Change], placement: &Placement<'_>, project: &str) -> Vec<(u16, Vec<usize>)> {
+    let mut open: HashMap<u16, (Vec<usize>, usize)> = HashMap::new();
+    let mut closed = Vec::new();
+    for (at, change) in changes.iter().enumerate() {
+        let slot = match placement.fences {
+            None => 0,
+            Some(_) => placement.slot(&feast::redis_key(&change.key, project)),
+        };
+        let (batch, bytes) = open.entry(slot).or_default();
+        batch.push(at);
+        *bytes += change.row.as_ref().map_or(0, Row::size);
+        if batch.len() == ENTITIES_PER_CALL || *bytes >= BYTES_PER_CALL {
+            closed.push((slot, std::mem::take(batch)));
+            *bytes = 0;
+        }
+    }
+    closed.extend(open.into_iter().map(|(slot, (batch, _))| (slot, batch)).filter(|(_, batch)| !batch.is_empty()));
+    closed
+}
+
+/// The identity of the servers behind a URL, as [`OnlineStore::id`] says it.
+pub fn id(url: &str) -> Result<String> {
+    Servers::new(url).map(|servers| store_id(&servers))
+}

@@ -1,0 +1,3 @@
+//! The worker against real stores: Delta tables on disk, SQLite files, and a Redis server that the tests start.
+
+mod online;
