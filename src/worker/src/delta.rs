@@ -35,7 +35,7 @@ pub fn unloaded(location: &Location) -> Result<DeltaTable> {
     DeltaTableBuilder::from_url(location.url.clone())
         .map(|builder| builder.with_storage_options(location.options.clone()))
         .and_then(DeltaTableBuilder::build)
-        .map_err(|error| damaged(&location.url.to_string(), &error))
+        .map_err(|error| damaged(location.url.as_str(), &error))
 }
 
 /// Opens the newest version of a table; `None` when there is no table.

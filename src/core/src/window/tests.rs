@@ -137,6 +137,8 @@ fn more_windows_than_the_limit_are_refused() {
         assert!(error.to_string().ends_with("replace it in several backfills"), "{error}");
         let exactly = Interval::new(at("2024-01-01"), at("2024-01-01") + TimeDelta::minutes(100_000)).expect("not empty");
         assert_eq!(windows(Some(&every(60, stamp)), exactly).map(|windows| windows.len()), Ok(WINDOWS_MAX));
+        let one_more = Interval::new(exactly.start(), exactly.stop() + TimeDelta::minutes(1)).expect("not empty");
+        assert!(windows(Some(&every(60, stamp)), one_more).is_err());
     }
 }
 

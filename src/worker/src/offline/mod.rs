@@ -18,6 +18,7 @@ pub mod settle;
 pub mod shape;
 pub mod sources;
 pub mod stage;
+mod staging;
 pub mod undo;
 pub mod writer;
 
@@ -33,7 +34,7 @@ use crate::storage::{self, Location};
 use backfill_core::api::Mode;
 use backfill_core::condition::Reason;
 use backfill_core::contract::{Notice, OfflineReport, Order, Outcome, Report, Scope, Verdict};
-use backfill_core::time::{Interval, show};
+use backfill_core::time::show;
 use chrono::{SubsecRound, Utc};
 use deltalake::DeltaTable;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnv;
@@ -41,9 +42,9 @@ use deltalake::kernel::Version;
 use object_store::{ObjectStore, ObjectStoreExt};
 use pin::{MANIFEST, Manifest, PIN, PUBLISHED, Pin, Published};
 use publish::{Attempt, Publish};
-use scope::Overlap;
 use shape::Shape;
-use stage::{Staged, Target};
+use stage::Target;
+use staging::Staging;
 use std::sync::Arc;
 
 /// How often a run pins anew because others replaced rows of its interval meanwhile.
@@ -52,7 +53,7 @@ const PINS_MAX: usize = 3;
 /// Staged files older than this are staged again: VACUUM may delete unnamed files after 7 days.
 const STAGED_MILLIS_MAX: i64 = 84 * 3_600_000;
 
-/// Checkpoints of the log are written when the version is a multiple of this, as Delta does by default.
+/// Checkpoints of the log are written when the version is a multiple of this, unless the table says otherwise.
 const CHECKPOINT_INTERVAL: u64 = 10;
 
 /// Fulfils the offline part of an order, or finds that an attempt before did.
@@ -106,7 +107,7 @@ impl Step<'_> {
             // The attempt that committed died before it could tell.
             (None, Some(pin)) => {
                 let version = publish::find(table, &app, pin.version.unwrap_or(0)).await?;
-                self.tell(table, pin, version).await?
+                self.tell(table, pin, None, version).await?
             }
             (None, None) => {
                 let version = publish::find(table, &app, 0).await?;
@@ -124,10 +125,7 @@ impl Step<'_> {
     async fn replace(&mut self) -> Result<Report> {
         storage::probe_put_if_absent(self.store.as_ref(), self.record.folder()).await?;
         let notices = self.online_preflight(0).await?;
-        let fence = match &mut self.table {
-            Some(table) => Some(raise_fence(table, self.attempt).await?),
-            None => None,
-        };
+        let mut fence = self.raise_fence().await?;
         failpoint::reach("fence-raised");
         let runtime = session::runtime(self.cx, &self.attempt.size)?;
         let mut pin = Pin::take(self.cx, self.attempt, &self.record, self.table.as_ref()).await?;
@@ -146,12 +144,23 @@ impl Step<'_> {
                 Tried::Moved(moved) => why = moved,
             }
             self.table = delta::open(&self.location).await?;
+            // Others created the table meanwhile: now there is something to carry a fence.
+            if fence.is_none() {
+                fence = self.raise_fence().await?;
+            }
             pin = Pin::renew(self.cx, self.attempt, &self.record, self.table.as_ref()).await?;
         }
         Err(Failure::permanent(
             Reason::TableContended,
             format!("others replaced rows of the interval {PINS_MAX} times while it was computed, last: {why}; nothing was changed"),
         ))
+    }
+
+    async fn raise_fence(&mut self) -> Result<Option<i64>> {
+        match &mut self.table {
+            Some(table) => raise_fence(table, self.attempt).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Checks the online store before anything offline is replaced. At most every new row is another entity.
@@ -209,7 +218,7 @@ impl Step<'_> {
         match publish::publish(&attempt, &mut manifest, self.table.as_mut()).await? {
             Publish::Done(version) => {
                 let table = delta::open(&self.location).await?.expect("it was just committed to");
-                let published = self.tell(&table, pin, version).await?;
+                let published = self.tell(&table, pin, Some(manifest), version).await?;
                 self.cx.advance(1, published.report.rows_written);
                 notices.extend(self.maintain(&table).await);
                 let outcome = match published.report.proof.as_ref().map(|proof| proof.verdict) {
@@ -282,12 +291,15 @@ impl Step<'_> {
         Ok(report)
     }
 
-    /// Proves the commit and writes down what was published.
-    async fn tell(&self, table: &DeltaTable, pin: &Pin, version: Version) -> Result<Published> {
+    /// Proves the commit and writes down what was published, from what staging found where that is still known.
+    async fn tell(&self, table: &DeltaTable, pin: &Pin, manifest: Option<Manifest>, version: Version) -> Result<Published> {
         let session = session::session(&session::runtime(self.cx, &self.attempt.size)?, self.attempt.size.cores as usize);
         let time = &pin.order.definition.timestamp_column;
         let proved = proof::prove(&session, table, version, pin.deletes, time).await?;
-        let manifest = self.record.get::<Manifest>(MANIFEST).await?;
+        let manifest = match manifest {
+            Some(manifest) => Some(manifest),
+            None => self.record.get::<Manifest>(MANIFEST).await?,
+        };
         let staged = manifest.as_ref().map(|manifest| manifest.report.clone()).unwrap_or_default();
         let report = OfflineReport {
             rows_removed: proved.rows_removed,
@@ -314,7 +326,8 @@ impl Step<'_> {
     /// Keeps the log short. A failure here has no effect on the data.
     async fn maintain(&self, table: &DeltaTable) -> Option<Notice> {
         let version = delta::version(table);
-        if version == 0 || !version.is_multiple_of(CHECKPOINT_INTERVAL) {
+        let interval = delta::snapshot(table).table_properties().checkpoint_interval.map_or(CHECKPOINT_INTERVAL, u64::from);
+        if version == 0 || !version.is_multiple_of(interval) {
             return None;
         }
         let error = deltalake::checkpoints::create_checkpoint(table, None).await.err()?;
@@ -359,133 +372,4 @@ fn proof_failed(version: Version) -> Failure {
         Reason::ProofFailed,
         format!("version {version} differs from its parent outside the boundaries; undo this backfill and report this as a defect"),
     )
-}
-
-/// What staging needs to know.
-#[derive(Clone, Copy)]
-struct Staging<'a> {
-    cx: &'a Context,
-    order: &'a Order,
-    pin: &'a Pin,
-    pinned: Option<&'a DeltaTable>,
-    runtime: &'a Arc<RuntimeEnv>,
-    target: &'a Target<'a>,
-}
-
-impl Staging<'_> {
-    /// Computes the new rows, rescues the rows that stay, and judges. A guard that fails comes with what it saw.
-    async fn stage(&self) -> Result<Result<Manifest, (Failure, Manifest)>> {
-        let time = &self.order.definition.timestamp_column;
-        let files = self.pinned.map(|table| delta::files(table, time)).unwrap_or_default();
-        let gone = publish::affected(files, self.pin.deletes, |_| false);
-        let session = session::session(self.runtime, 1);
-        if let Some(table) = self.pinned {
-            delta::register_store(&session, table);
-        }
-        let staged = self.new_rows(&gone).await?;
-        let mut rescued = Vec::new();
-        let mut removed = 0;
-        for (number, (file, overlap)) in gone.iter().enumerate() {
-            let table = self.pinned.expect("files come from a table");
-            match (overlap, file.rows) {
-                (Overlap::Inside, Some(rows)) => removed += rows,
-                _ => {
-                    let prefix = format!("{}-r{number}", self.target.prefix);
-                    let target = Target { prefix, store: self.target.store.clone(), ..*self.target };
-                    let copy =
-                        rescue::copy(&session, table, file, self.pin.deletes, rescue::Which::Outside, &target).await?;
-                    removed += copy.rows - copy.kept;
-                    rescued.push(copy);
-                }
-            }
-        }
-        let guarded = self.guarded();
-        let judged = guards::judge(&guarded, &staged, self.pinned.map(|_| removed), &session, self.target).await?;
-        let rows_rescued = rescued.iter().map(|copy| copy.kept).sum();
-        let read: u64 = rescued.iter().map(|copy| copy.rows).sum();
-        let mut notices = staged.notices;
-        notices.extend(judged.notices);
-        let report = OfflineReport {
-            rows_removed: removed,
-            rows_written: staged.rows,
-            rows_rescued,
-            rows_outside: staged.outside,
-            rows_null_key: staged.null_key,
-            rows_duplicate: staged.duplicates.dropped,
-            rows_read: read,
-            windows: staged.windows,
-            version_before: self.pin.version,
-            guards: judged.results.clone(),
-            ..OfflineReport::default()
-        };
-        let manifest = Manifest {
-            pin: self.pin.id.clone(),
-            planned: self.order.mode == Mode::Plan,
-            at: Utc::now().timestamp_millis(),
-            adds: staged.adds,
-            rescued,
-            report,
-            guards: judged.results,
-            notices,
-        };
-        Ok(match judged.failure {
-            None => Ok(manifest),
-            Some(failure) => Err((failure, manifest)),
-        })
-    }
-
-    /// An undo brings back what was there, however little it is.
-    fn guarded(&self) -> backfill_core::contract::Guards {
-        let mut guards = self.order.guards.clone();
-        if self.pin.undone.is_some() {
-            guards.allow_empty = true;
-            guards.max_shrink_percent = 100;
-            guards.checks.clear();
-        }
-        guards
-    }
-
-    async fn new_rows(&self, gone: &[(delta::DataFile, Overlap)]) -> Result<Staged> {
-        let time = &self.order.definition.timestamp_column;
-        if let (Some(undone), Some(table)) = (&self.pin.undone, self.pinned) {
-            let session = session::session(self.runtime, self.order.size.cores as usize);
-            delta::register_store(&session, table);
-            let shape = self.target.shape.with_rows(without_partition_date(table, self.target.shape));
-            let target = Target { shape: &shape, store: self.target.store.clone(), prefix: self.target.prefix.clone(), ..*self.target };
-            self.cx.stage("staging", 1);
-            let (adds, rows) = stage::rows(undo::rows(&session, table, undone, time).await?, &target).await?;
-            self.cx.advance(1, rows);
-            return Ok(Staged { adds, rows, windows: 1, ..Staged::default() });
-        }
-        let interval = match &self.order.scope {
-            Scope::Interval { interval } | Scope::Reset { interval, .. } => *interval,
-            Scope::Undo { .. } => unreachable!("an undo has pinned what it undoes"),
-        };
-        let session = session::session(self.runtime, 1);
-        let secret = self.order.table.credentials_secret.as_deref();
-        let definition = &self.order.definition;
-        sources::verify(self.cx, &definition.sources, &self.pin.sources, secret).await?;
-        sources::register(self.cx, &session, &definition.sources, &self.pin.sources, secret).await?;
-        let density = density(gone, interval);
-        stage::transformation(self.cx, self.order, interval, &session, self.target, density).await
-    }
-}
-
-/// The columns that an undo brings back: all but the date column, which derives from the event time.
-fn without_partition_date(table: &DeltaTable, shape: &Shape) -> deltalake::arrow::datatypes::SchemaRef {
-    use deltalake::arrow::datatypes::Schema;
-    let date = match &shape.layout {
-        shape::Layout::Date { column, .. } | shape::Layout::Values { date: Some((column, _)), .. } => Some(column),
-        shape::Layout::Flat | shape::Layout::Values { date: None, .. } => None,
-    };
-    let all = preflight::arrow_schema(table);
-    let kept = all.fields().iter().filter(|field| date != Some(field.name())).cloned();
-    Arc::new(Schema::new(kept.collect::<Vec<_>>()))
-}
-
-/// How many rows a day the replaced files hold.
-fn density(gone: &[(delta::DataFile, Overlap)], interval: Interval) -> Option<u64> {
-    let rows: u64 = gone.iter().filter_map(|(file, _)| file.rows).sum();
-    let days = (interval.stop() - interval.start()).num_days().max(1);
-    (rows > 0).then(|| rows / days.unsigned_abs())
 }

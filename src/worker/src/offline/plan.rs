@@ -11,9 +11,9 @@ use crate::offline::stage::{self, Target};
 use backfill_core::condition::Reason;
 use backfill_core::contract::OnlineReport;
 use deltalake::DeltaTable;
-use deltalake::arrow::array::{AsArray, RecordBatch};
+use deltalake::arrow::array::{ArrayRef, AsArray, RecordBatch};
 use deltalake::arrow::datatypes::Int64Type;
-use deltalake::datafusion::common::{JoinType, TableReference};
+use deltalake::datafusion::common::{Column, JoinType, TableReference};
 use deltalake::datafusion::error::DataFusionError;
 use deltalake::datafusion::functions_aggregate::expr_fn::{count, max, sum};
 use deltalake::datafusion::logical_expr::{BinaryExpr, Operator, when};
@@ -72,7 +72,7 @@ fn unchanged(old: &DataFrame, new: &DataFrame, shape: &Shape) -> Result<DataFram
         frame.clone().select(present.iter().map(|name| col(quoted(name))).collect::<Vec<_>>())?.alias(alias)
     };
     let same = |name: &&&String| -> Expr {
-        let of = |side: &str| col(deltalake::datafusion::common::Column::new(Some(TableReference::bare(side)), name.as_str()));
+        let of = |side: &str| col(Column::new(Some(TableReference::bare(side)), name.as_str()));
         Expr::BinaryExpr(BinaryExpr::new(Box::new(of("o")), Operator::IsNotDistinctFrom, Box::new(of("n"))))
     };
     let on: Vec<Expr> = present.iter().map(same).collect();
@@ -119,11 +119,6 @@ fn entities(
 async fn one(frame: DataFrame) -> Result<Vec<u64>> {
     let mut stream = stage::stream(frame).await?;
     let batch: Option<RecordBatch> = stage::next(&mut stream).await?;
-    Ok(batch.map_or_else(Vec::new, |batch| {
-        let number = |column: &deltalake::arrow::array::ArrayRef| {
-            let column = column.as_primitive::<Int64Type>();
-            deltalake::arrow::array::Array::is_valid(column, 0).then(|| column.value(0).unsigned_abs()).unwrap_or(0)
-        };
-        batch.columns().iter().map(number).collect()
-    }))
+    let number = |column: &ArrayRef| column.as_primitive::<Int64Type>().iter().next().flatten().map_or(0, i64::unsigned_abs);
+    Ok(batch.map_or_else(Vec::new, |batch| batch.columns().iter().map(number).collect()))
 }

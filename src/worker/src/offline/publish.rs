@@ -10,6 +10,7 @@ use crate::offline::scope::{Deletes, Overlap};
 use crate::offline::shape::Shape;
 use crate::offline::stage::Target;
 use crate::offline::preflight;
+use backfill_core::api::SchemaGuard;
 use backfill_core::condition::Reason;
 use backfill_core::contract::Order;
 use chrono::Utc;
@@ -70,6 +71,9 @@ pub async fn publish(attempt: &Attempt<'_>, manifest: &mut Manifest, table: Opti
             Since::Moved(why) if manifest.planned => return Ok(Publish::PlanMoved(why.clone())),
             Since::Moved(why) => return Ok(Publish::Contended(why.clone())),
         }
+        if attempt.order.guards.schema == SchemaGuard::Replace && !since.appended.is_empty() {
+            return Ok(Publish::Contended("rows landed in the columns that the reset replaces".to_owned()));
+        }
         let actions = actions(attempt, manifest, table, &since).await?;
         if let Some(why) = missing(attempt, &actions).await {
             return Ok(Publish::Contended(why));
@@ -128,9 +132,13 @@ async fn first_load(attempt: &Attempt<'_>, manifest: &Manifest) -> Result<Publis
         return Err(Failure::passing(Reason::OfflineUnavailable, format!("cannot create the table: {tried:?}")));
     };
     let app = delta::publish_app(&order.key);
-    match delta::transaction(&table, &app).await? {
-        Some(_) => Ok(Publish::Done(find(&table, &app, 0).await?)),
+    if delta::transaction(&table, &app).await?.is_some() {
+        return Ok(Publish::Done(find(&table, &app, 0).await?));
+    }
+    // A table that came with a fence was made by a backfill, or by settling this one: either has overtaken this attempt.
+    match delta::transaction(&table, FENCE).await? {
         None => Ok(Publish::Contended("the table was created by others".to_owned())),
+        fence => Err(superseded(fence)),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The columns of the table and of new rows, and how files are partitioned.
 
-use crate::delta::{self, OWNER};
+use crate::delta::{self, DataFile, OWNER};
 use crate::failure::{Failure, Result};
+use crate::offline::writer::date_of;
 use backfill_core::api::{PartitionBy, ScalarType, ValueType};
 use backfill_core::condition::Reason;
 use backfill_core::contract::{Definition, Order};
+use chrono::{DateTime, Utc};
 use deltalake::DeltaTable;
 use deltalake::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use std::sync::Arc;
@@ -110,8 +112,10 @@ impl Shape {
                 ),
             ));
         }
-        let month = metadata.configuration().get(PARTITION).is_some_and(|value| value == "Month");
-        let date = columns.contains(&order.table.date_column).then(|| (order.table.date_column.clone(), month));
+        let date = match columns.contains(&order.table.date_column) {
+            true => Some((order.table.date_column.clone(), holds_months(order, table)?)),
+            false => None,
+        };
         let layout = match (columns.as_slice(), date) {
             ([], _) => Layout::Flat,
             ([_], Some((column, month))) => Layout::Date { column, month },
@@ -160,6 +164,35 @@ impl Shape {
             properties.push((PARTITION.to_owned(), if month { "Month" } else { "Day" }.to_owned()));
         }
         properties
+    }
+}
+
+/// Whether the date column holds the first day of the month of the event time, or its day.
+///
+/// Tables of others do not say; their files show it. Fails with `TableIncompatible` when it is neither.
+fn holds_months(order: &Order, table: &DeltaTable) -> Result<bool> {
+    if let Some(partition) = delta::snapshot(table).metadata().configuration().get(PARTITION) {
+        return Ok(partition == "Month");
+    }
+    let column = &order.table.date_column;
+    let files = delta::files(table, &order.definition.timestamp_column);
+    let differs = |file: &DataFile, month: bool| {
+        let (Some(time), Some(Some(value))) = (file.time, file.add.partition_values.get(column)) else { return false };
+        let date = |t: DateTime<Utc>| date_of(t.timestamp_micros(), month).to_string();
+        date(time.min) != *value || date(time.max) != *value
+    };
+    let stranger = |month| files.iter().find(|file| differs(file, month));
+    match (stranger(false), stranger(true)) {
+        (None, _) => Ok(false),
+        (Some(_), None) => Ok(true),
+        (Some(file), Some(_)) => Err(Failure::permanent(
+            Reason::TableIncompatible,
+            format!(
+                "the partition column \"{column}\" is neither the day nor the month of \"{}\", for instance of {}; \
+                 set offline.dateColumn to another name or use another table",
+                order.definition.timestamp_column, file.add.path
+            ),
+        )),
     }
 }
 

@@ -8,6 +8,7 @@ use backfill_core::condition::Reason;
 use backfill_core::contract::{OrderSource, SourceFormat};
 use deltalake::ObjectStoreError;
 use deltalake::arrow::datatypes::SchemaRef;
+use deltalake::datafusion::catalog::TableProvider;
 use deltalake::datafusion::common::TableReference;
 use deltalake::datafusion::datasource::file_format::FileFormat;
 use deltalake::datafusion::datasource::file_format::csv::CsvFormat;
@@ -20,6 +21,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a source held when the run began.
@@ -166,7 +168,7 @@ pub async fn register(
                 let table = delta::at(&newest, *version).await.map_err(|failure| of_source(source, failure))?;
                 delta::register_store(session, &table);
                 let provider = delta::provider(&table, None, None).map_err(|failure| of_source(source, failure))?;
-                session.register_table(TableReference::bare(source.name.clone()), provider).map_err(|e| cannot_read(source, &e))?;
+                make_visible(session, source, provider)?;
             }
             Content::Files(files) => register_files(session, source, &location, files).await?,
         }
@@ -182,7 +184,15 @@ async fn register_files(session: &SessionContext, source: &OrderSource, location
     };
     let paths = files.iter().map(|file| file.path.as_str());
     let table = table_of_files(session, location, paths, format, None).await?.map_err(|error| cannot_read(source, &error))?;
-    session.register_table(TableReference::bare(source.name.clone()), Arc::new(table)).map_err(|e| cannot_read(source, &e))?;
+    make_visible(session, source, Arc::new(table))
+}
+
+/// SQL folds a name without quotes to lower case: a source is found under both spellings.
+fn make_visible(session: &SessionContext, source: &OrderSource, table: Arc<dyn TableProvider>) -> Result<()> {
+    for name in BTreeSet::from([source.name.clone(), source.name.to_lowercase()]) {
+        let reference = TableReference::bare(name);
+        session.register_table(reference, Arc::clone(&table)).map_err(|error| cannot_read(source, &error))?;
+    }
     Ok(())
 }
 

@@ -1,3 +1,5 @@
 //! The worker against real stores: Delta tables on disk, SQLite files, and a Redis server that the tests start.
 
+mod interval;
 mod online;
+mod support;

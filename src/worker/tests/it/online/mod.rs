@@ -1,7 +1,7 @@
 //! The online stores and the online step.
 
-mod feast;
-mod redis_server;
+pub mod feast;
+pub mod redis_server;
 mod redis_store;
 mod step;
 mod stores;

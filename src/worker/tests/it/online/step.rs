@@ -147,9 +147,10 @@ on_every_store! {
         assert_eq!(world.online(139), None, "its only row was replaced by nothing");
         assert_eq!(counts(&report), (2, 0, 0, 0, 0));
         world.next_run();
-        let report = world.backfill(Some(38 * DAY), Some(39 * DAY), &[(1, 38 * DAY, 38), (2, 38 * DAY, 5)]).await;
-        assert_eq!(counts(&report), (1, 0, 1, 0, 0));
-        assert_eq!(report.rows_looked_up, 1, "the day after was read, for driver 2 only");
+        let rows = [(1, 38 * DAY, 38), (2, 38 * DAY, 5), (138, 38 * DAY, 7)];
+        let report = world.backfill(Some(38 * DAY), Some(39 * DAY), &rows).await;
+        assert_eq!(counts(&report), (2, 0, 1, 0, 0));
+        assert_eq!(report.rows_looked_up, 1, "the day after, and nothing before");
     }
 
     async fn looking_back_stops_when_every_entity_is_found(world) {

@@ -1,0 +1,15 @@
+//! What tests of whole backfills share: a feature set with real stores in a folder of its own, the built program run on manifests
+//! as users write them, and the hands and eyes of everybody else who uses the stores.
+
+mod ended;
+mod online;
+mod python;
+mod rides;
+mod table;
+mod world;
+
+pub use ended::Ended;
+pub use python::python;
+pub use rides::{Ride, at, ride, rides_batch, time_column};
+pub use table::{Data, add, create_table, parquet_bytes, plain_schema};
+pub use world::{Kind, World, quickstart};
