@@ -79,6 +79,11 @@ bench: compiler $(BENCH_VENV)/ready $(SPARK) ## Measures replacing 1 to 365 days
 	BENCH='$(BENCH)' $(BENCH_VENV)/bin/python benches/run.py --worker $(CARGO_TARGET_DIR)/release/backfill-worker \
 	  --data $(CACHE)/bench $(if $(SPARK),--spark-python $(SPARK_VENV)/bin/python --spark-jars $(SPARK_VENV)/jars) $(BENCH)
 
+.PHONY: bench-online
+bench-online: compiler redis $(BENCH_VENV)/ready $(TEST_VENV)/ready ## Measures writing to Redis beside the server's ceiling and Feast; keeps the result too.
+	$(BENCH_VENV)/bin/python benches/online.py --feast-python $(TEST_VENV)/bin/python --bench "$$(cargo bench --package backfill-worker \
+	  --bench online --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)"
+
 .PHONY: clean
 clean: ## Removes the state that the quickstart left.
 	rm -rf $(STATE)

@@ -33,9 +33,11 @@ pub fn session(runtime: &Arc<RuntimeEnv>, partitions: usize) -> SessionContext {
     let mut config = SessionConfig::new()
         .with_target_partitions(partitions.max(1))
         .with_information_schema(false)
-        // Rows of a sort that spills; small batches keep the merge of many runs within the pool.
+        // Small batches keep the merge of a sort that spills within the pool.
         .with_batch_size(8192);
     config.options_mut().execution.parquet.pushdown_filters = true;
+    // Tables keep plain strings: views would be copied once more before they are written.
+    config.options_mut().execution.parquet.schema_force_view_types = false;
     config.options_mut().execution.time_zone = Some("UTC".into());
     SessionContext::new_with_config_rt(config, Arc::clone(runtime))
 }

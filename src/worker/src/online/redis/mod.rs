@@ -29,6 +29,7 @@ pub struct RedisStore {
     servers: Servers,
     keys: KeyLayout,
     layout: Layout,
+    entities_per_call: usize,
     /// For every slot of a cluster the key of its fences; filled when a cluster is met.
     fences: tokio::sync::OnceCell<Vec<String>>,
 }
@@ -57,8 +58,14 @@ impl RedisStore {
             servers,
             keys: KeyLayout::new(view.keys.iter().map(|(name, value_type)| (name.as_str(), *value_type))),
             layout: Layout::new(view, key_ttl_seconds),
+            entities_per_call: ENTITIES_PER_CALL,
             fences: tokio::sync::OnceCell::new(),
         })
+    }
+
+    /// The same store with fewer entities per call of the script: readers wait less, writing takes longer.
+    pub fn with_entities_per_call(self, entities_per_call: usize) -> Self {
+        Self { entities_per_call: entities_per_call.clamp(1, ENTITIES_PER_CALL), ..self }
     }
 
     async fn placement(&self) -> Result<Placement<'_>> {
@@ -149,7 +156,7 @@ impl OnlineStore for RedisStore {
 
     async fn apply(&self, generation: u64, changes: &[Change]) -> Result<Vec<Applied>> {
         let placement = self.placement().await?;
-        let batches = batches(changes, &placement, &self.layout.project);
+        let batches = batches(changes, &placement, &self.layout.project, self.entities_per_call);
         let calls: Vec<Call> = batches
             .iter()
             .map(|(slot, batch)| {
@@ -244,7 +251,7 @@ fn row(generation: u64, fields: &[Option<Vec<u8>>]) -> Option<Row> {
 }
 
 /// Cuts changes into calls: each of one slot, of few entities and of few bytes.
-fn batches(changes: &[Change], placement: &Placement<'_>, project: &str) -> Vec<(u16, Vec<usize>)> {
+fn batches(changes: &[Change], placement: &Placement<'_>, project: &str, entities_per_call: usize) -> Vec<(u16, Vec<usize>)> {
     let mut open: HashMap<u16, (Vec<usize>, usize)> = HashMap::new();
     let mut closed = Vec::new();
     for (at, change) in changes.iter().enumerate() {
@@ -255,7 +262,7 @@ fn batches(changes: &[Change], placement: &Placement<'_>, project: &str) -> Vec<
         let (batch, bytes) = open.entry(slot).or_default();
         batch.push(at);
         *bytes += change.row.as_ref().map_or(0, Row::size);
-        if batch.len() == ENTITIES_PER_CALL || *bytes >= BYTES_PER_CALL {
+        if batch.len() == entities_per_call || *bytes >= BYTES_PER_CALL {
             closed.push((slot, std::mem::take(batch)));
             *bytes = 0;
         }

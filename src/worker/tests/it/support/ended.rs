@@ -36,6 +36,14 @@ impl Ended {
         self
     }
 
+    /// The backfill ended well; it may have found that all was done.
+    #[track_caller]
+    pub fn succeeded_or_applied(&self) -> &Self {
+        let (status, reason, message) = self.condition("Complete");
+        assert_eq!((status, self.code), ("True", 0), "{reason}: {message}\n{:#}", self.json);
+        self
+    }
+
     /// The backfill failed for this reason, with a message that holds all these words. Returns the message.
     #[track_caller]
     pub fn failed(&self, reason: &str, words: &[&str]) -> &str {

@@ -149,7 +149,7 @@ impl World {
 fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {
-        let (entry, to) = (entry.expect("an entry").path(), to);
+        let entry = entry.expect("an entry").path();
         let to = to.join(entry.file_name().expect("a name"));
         match entry.is_dir() {
             true => copy_folder(&entry, &to),
