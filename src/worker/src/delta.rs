@@ -1,7 +1,7 @@
 //! Delta tables as the steps see them: versions, files with their time statistics, application transactions, explicit commits.
 
 use crate::failure::{Failure, Result};
-use crate::storage::{Location, unreachable_store};
+use crate::storage::{Location, behind};
 use backfill_core::condition::Reason;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use deltalake::datafusion::catalog::TableProvider;
@@ -53,7 +53,7 @@ pub async fn open(location: &Location) -> Result<Option<DeltaTable>> {
 /// The same table at another version.
 pub async fn at(table: &DeltaTable, version: Version) -> Result<DeltaTable> {
     let mut table = table.clone();
-    table.load_version(version).await.map_err(|error| match unreachable(&error) {
+    table.load_version(version).await.map_err(|error| match behind(&error) {
         Some(failure) => failure,
         None => Failure::permanent(
             Reason::SnapshotExpired,
@@ -71,18 +71,9 @@ pub async fn refresh(table: &mut DeltaTable) -> Result<()> {
 
 /// What an error of delta-rs means for the backfill.
 pub fn damaged(table: &str, error: &DeltaTableError) -> Failure {
-    unreachable(error).unwrap_or_else(|| {
+    behind(error).unwrap_or_else(|| {
         Failure::permanent(Reason::TableCorrupted, format!("cannot read the Delta table {table}: {error}; it was left as it is"))
     })
-}
-
-fn unreachable(error: &DeltaTableError) -> Option<Failure> {
-    match error {
-        DeltaTableError::ObjectStore { source } if !matches!(source, deltalake::ObjectStoreError::NotFound { .. }) => {
-            Some(unreachable_store(source))
-        }
-        _ => None,
-    }
 }
 
 /// The snapshot of a loaded table.
@@ -194,11 +185,7 @@ pub fn files(table: &DeltaTable, time: &str) -> Vec<DataFile> {
 /// A provider of the rows of a loaded table, of all files or of some, in plain Arrow types.
 ///
 /// With `file_column`, that column holds each row's file path.
-pub fn provider(
-    table: &DeltaTable,
-    files: Option<&[DataFile]>,
-    file_column: Option<&str>,
-) -> Result<Arc<dyn TableProvider>> {
+pub fn provider(table: &DeltaTable, files: Option<&[DataFile]>, file_column: Option<&str>) -> Result<Arc<dyn TableProvider>> {
     let config = DeltaScanConfig {
         file_column_name: file_column.map(str::to_owned),
         wrap_partition_values: false,
@@ -208,8 +195,7 @@ pub fn provider(
     let corrupted = |error: &dyn std::fmt::Display| {
         Failure::permanent(Reason::TableCorrupted, format!("cannot read the Delta table {}: {error}", table.table_url()))
     };
-    let mut scan = DeltaScanNext::new(snapshot(table).clone(), config)
-        .map_err(|error| corrupted(&error))?;
+    let mut scan = DeltaScanNext::new(snapshot(table).clone(), config).map_err(|error| corrupted(&error))?;
     if let Some(files) = files {
         scan = scan.with_file_selection(FileSelection::from_adds(files.iter().map(|file| file.add.clone())));
     }
@@ -224,15 +210,9 @@ pub fn register_store(session: &deltalake::datafusion::prelude::SessionContext, 
 
 /// The actions of one commit; `None` when its log entry has been cleaned up.
 pub async fn commit_at(table: &DeltaTable, version: Version) -> Result<Option<Vec<Action>>> {
-    let entry = table
-        .log_store()
-        .read_commit_entry(version)
-        .await
-        .map_err(|error| damaged(table.table_url().as_str(), &error))?;
-    entry
-        .map(|bytes| get_actions(version, &bytes))
-        .transpose()
-        .map_err(|error| damaged(table.table_url().as_str(), &error))
+    let entry =
+        table.log_store().read_commit_entry(version).await.map_err(|error| damaged(table.table_url().as_str(), &error))?;
+    entry.map(|bytes| get_actions(version, &bytes)).transpose().map_err(|error| damaged(table.table_url().as_str(), &error))
 }
 
 /// How a try to commit ended.

@@ -7,6 +7,7 @@ use crate::failure::{Failure, Result};
 use crate::storage::unreachable_store;
 use backfill_core::condition::Reason;
 use deltalake::ObjectStoreError;
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::Serialize;
@@ -58,14 +59,26 @@ impl RunRecord {
             Ok(_) | Err(ObjectStoreError::AlreadyExists { .. } | ObjectStoreError::Precondition { .. }) => {}
             Err(error) => return Err(unreachable_store(&error)),
         }
-        self.get(name).await?.ok_or_else(|| {
-            Failure::passing(Reason::OfflineUnavailable, format!("the run record {} vanished", self.path(name)))
-        })
+        self.get(name)
+            .await?
+            .ok_or_else(|| Failure::passing(Reason::OfflineUnavailable, format!("the run record {} vanished", self.path(name))))
     }
 
     /// Writes a document, replacing an earlier one.
     pub async fn put<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         self.store.put(&self.path(name), payload(value)).await.map(|_| ()).map_err(|error| unreachable_store(&error))
+    }
+
+    /// Removes all documents of a folder of the record.
+    pub async fn remove_all(&self, folder: &str) -> Result<()> {
+        let mut listed = self.store.list(Some(&self.path(folder)));
+        while let Some(document) = listed.try_next().await.map_err(|error| unreachable_store(&error))? {
+            match self.store.delete(&document.location).await {
+                Ok(()) | Err(ObjectStoreError::NotFound { .. }) => {}
+                Err(error) => return Err(unreachable_store(&error)),
+            }
+        }
+        Ok(())
     }
 
     /// Removes a document; it is no error when there is none.

@@ -57,6 +57,6 @@ pub fn failure(error: &DataFusionError, reason: Reason) -> Failure {
             Failure::permanent(Reason::DiskFull, format!("the scratch space is full: {io}"))
         }
         DataFusionError::ObjectStore(source) => crate::storage::unreachable_store(source),
-        _ => Failure::permanent(reason, text),
+        _ => crate::storage::behind(error).unwrap_or_else(|| Failure::permanent(reason, text)),
     }
 }

@@ -59,7 +59,13 @@ async fn try_online(cx: &Context, attempt: &Order) -> Result<Report> {
     let (start, stop) = pin.deletes.bounds();
     // Rows that an unfinished backfill, or what an undone reset filled, left online are found in the store alone.
     let resets = !matches!(pin.deletes, Deletes::Within(_));
-    let overlaps_unmarked = resets || unmarked_overlap(cx, &order, &pin, &newest).await?;
+    let mut overlaps_unmarked = resets || unmarked_overlap(cx, &order, &pin, &newest).await?;
+    if !online::is_marked(cx, &order, &newest).await?
+        && let Some(own) = online::after_others(cx, &order, &table, &record).await?
+    {
+        // What an earlier attempt has written since may be gone from the table; it is found in the store alone.
+        (table, overlaps_unmarked) = (own, true);
+    }
     let runtime = session::runtime(cx, &order.size)?;
     let input = Input { before, published: table, start, stop, overlaps_unmarked, record, runtime };
     let (finished, notices) = online::run(cx, &order, input).await?;

@@ -159,13 +159,35 @@ pub async fn probe_put_if_absent(store: &dyn ObjectStore, folder: &Path) -> Resu
     }
 }
 
+/// How the Delta kernel begins the text of an error of the store, which it does not hand on as a source.
+const KERNEL_SAYS: &str = "Error interacting with object store";
+
+/// The failure when an error of the offline store lies behind another error. That a file is not there is not such an error.
+pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Failure> {
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    if let Some(source) = chain.find_map(|error| error.downcast_ref::<ObjectStoreError>()) {
+        return (!matches!(source, ObjectStoreError::NotFound { .. })).then(|| unreachable_store(source));
+    }
+    let text = error.to_string();
+    let refused = ["necessary privileges", "valid authentication credentials"].iter().any(|words| text.contains(words));
+    match (text.contains(KERNEL_SAYS), refused) {
+        (false, _) => None,
+        (true, true) => Some(refused_credentials(&text)),
+        (true, false) => Some(Failure::passing(Reason::OfflineUnavailable, format!("the offline store does not answer: {text}"))),
+    }
+}
+
+fn refused_credentials(error: &str) -> Failure {
+    let message = format!("the offline store refuses the credentials: {error}; check the store's credentialsSecret");
+    Failure::permanent(Reason::OfflineAuth, message)
+}
+
 /// What an error of the offline store means for the backfill.
 pub fn unreachable_store(error: &ObjectStoreError) -> Failure {
     match error {
-        ObjectStoreError::PermissionDenied { .. } | ObjectStoreError::Unauthenticated { .. } => Failure::permanent(
-            Reason::OfflineAuth,
-            format!("the offline store refuses the credentials: {error}; check the store's credentialsSecret"),
-        ),
+        ObjectStoreError::PermissionDenied { .. } | ObjectStoreError::Unauthenticated { .. } => {
+            refused_credentials(&error.to_string())
+        }
         _ => Failure::passing(Reason::OfflineUnavailable, format!("the offline store does not answer: {error}")),
     }
 }

@@ -113,7 +113,8 @@ fn strict<T: DeserializeOwned>(document: Value) -> Result<T, String> {
     let kind = document["kind"].as_str().unwrap_or("?").to_owned();
     let mut unknown = Vec::new();
     let mut known = |path: serde_ignored::Path<'_>| {
-        let path = path.to_string();
+        // Optional fields are steps of their own in the path.
+        let path = path.to_string().replace(".?", "");
         // The type says these two itself.
         if path != "apiVersion" && path != "kind" {
             unknown.push(path);

@@ -6,7 +6,7 @@ mod show;
 use crate::context::Context;
 use crate::steps;
 use backfill_core::api::Mode;
-use backfill_core::condition::{Condition, Ending, conditions, set_all};
+use backfill_core::condition::{Condition, Ending, Reason, conditions, set_all};
 use backfill_core::contract::{Notice, Order, Outcome, Report, Scope, Step, Stores};
 use backfill_core::request::{self, Input, Request, Resolution};
 use chrono::Utc;
@@ -125,11 +125,8 @@ async fn one(args: &LocalArgs, manifests: &Manifests, backfill: &Backfill) -> st
     };
     match request::resolve(&input) {
         Err(rejection) => {
-            let ending = Ending::Rejected {
-                recovers: rejection.recovers(),
-                reason: rejection.reason,
-                message: rejection.message,
-            };
+            let ending =
+                Ending::Rejected { recovers: rejection.recovers(), reason: rejection.reason, message: rejection.message };
             ended.end(&ending, Stores::Both, &[], &input);
         }
         Ok(Resolution { request, warnings }) => {
@@ -193,8 +190,10 @@ async fn steps(cx: &Context, request: &Request, mode: Mode, ended: &mut Ended) -
 
 async fn offline_step(cx: &Context, order: &Order) -> Report {
     let report = steps::offline(cx, order).await;
-    // A run that failed for good leaves nothing behind, so that the same manifest may be tried again once the cause is gone.
-    if let Outcome::Failed { retry: false, .. } = report.outcome
+    // A run that failed for good leaves nothing behind, so that the same manifest may be tried again once the cause is gone. One
+    // that was overtaken has nothing to tidy up: what the run has staged is the newer attempt's.
+    if let Outcome::Failed { reason: failed, retry: false, .. } = report.outcome
+        && failed != Reason::Superseded
         && let Outcome::Failed { reason, message, .. } = steps::settle(cx, order).await.outcome
     {
         tracing::warn!(%reason, message, "cannot settle");
@@ -204,7 +203,9 @@ async fn offline_step(cx: &Context, order: &Order) -> Report {
 
 impl Ended {
     fn take(&mut self, report: &Report) {
-        self.warnings.extend(report.warnings.iter().cloned());
+        // Both steps look at the online store and may warn of the same.
+        let new = report.warnings.iter().filter(|warning| !self.warnings.contains(warning)).cloned();
+        self.warnings.extend(new.collect::<Vec<_>>());
         if let Some(scope) = &report.scope {
             self.scope = Some(scope.clone());
         }

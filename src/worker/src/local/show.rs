@@ -1,7 +1,7 @@
 //! What `local` shows: progress on standard error, results on standard output.
 
 use super::Ended;
-use backfill_core::condition::{ConditionStatus, ConditionType};
+use backfill_core::condition::{Condition, ConditionStatus, ConditionType};
 use backfill_core::contract::{OfflineReport, OnlineReport, Outcome, Progress, Scope, Verdict};
 use backfill_core::time::show as instant;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -77,15 +77,24 @@ pub fn text(ended: &Ended) {
     for notice in &ended.warnings {
         line("warning", &format!("{}: {}", notice.reason, notice.message));
     }
-    for condition in &ended.conditions {
-        let status = match condition.status {
-            ConditionStatus::True => "True",
-            ConditionStatus::False => "False",
-            ConditionStatus::Unknown => "Unknown",
-        };
-        println!("    {:<16} {status:<6} {:<20} {}", format!("{:?}", condition.kind), condition.reason.word(), condition.message);
+    if let Some(message) = ended.conditions.first().map(|condition| &condition.message) {
+        line("message", message);
+    }
+    let conditions: Vec<String> = ended.conditions.iter().map(condition).collect();
+    for (number, conditions) in conditions.chunks(3).enumerate() {
+        line(if number == 0 { "conditions" } else { "" }, &conditions.join(", "));
     }
     println!();
+}
+
+/// As the documentation writes conditions: `OnlineReplaced=False Skipped`.
+fn condition(condition: &Condition) -> String {
+    let status = match condition.status {
+        ConditionStatus::True => "True",
+        ConditionStatus::False => "False",
+        ConditionStatus::Unknown => "Unknown",
+    };
+    format!("{:?}={status} {}", condition.kind, condition.reason)
 }
 
 /// Prints where everything is.
@@ -142,8 +151,11 @@ fn offline_lines(offline: &OfflineReport, planned: bool) {
     }
     if let Some(proof) = &offline.proof {
         let words = match proof.verdict {
+            Verdict::Passed if proof.rows_outside_after == 0 => {
+                format!("the outside is unchanged: {} files untouched, no other file had rows outside", proof.files_untouched)
+            }
             Verdict::Passed => format!(
-                "the outside is unchanged: {} files untouched, {} rewritten rows equal (hash sum {}…)",
+                "the outside is unchanged: {} files untouched, {} rows in rewritten files equal (hash sum {}…)",
                 proof.files_untouched,
                 proof.rows_outside_after,
                 &proof.hash_after[..8]

@@ -30,15 +30,15 @@ use crate::online;
 use crate::record::RunRecord;
 use crate::report::report;
 use crate::session;
-use crate::storage::{self, Location};
+use crate::storage::{self, Location, unreachable_store};
 use backfill_core::api::Mode;
 use backfill_core::condition::Reason;
 use backfill_core::contract::{Notice, OfflineReport, Order, Outcome, Report, Scope, Verdict};
 use backfill_core::time::show;
 use chrono::{SubsecRound, Utc};
-use deltalake::DeltaTable;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnv;
 use deltalake::kernel::Version;
+use deltalake::{DeltaTable, ObjectStoreError};
 use object_store::{ObjectStore, ObjectStoreExt};
 use pin::{MANIFEST, Manifest, PIN, PUBLISHED, Pin, Published};
 use publish::{Attempt, Publish};
@@ -64,7 +64,8 @@ pub async fn run(cx: &Context, attempt: &Order) -> Result<Report> {
     let store = delta::unloaded(&location)?.object_store();
     let record = RunRecord::new(store.clone(), &attempt.key);
     let table = delta::open(&location).await?;
-    let mut step = Step { cx, attempt, location, store, record, table, started: show(Utc::now().trunc_subsecs(3)) };
+    let started = show(Utc::now().trunc_subsecs(3));
+    let mut step = Step { cx, attempt, location, store, record, table, mode: attempt.mode, started };
     if let Some(report) = step.already_applied().await? {
         return Ok(report);
     }
@@ -90,6 +91,8 @@ struct Step<'a> {
     store: Arc<dyn ObjectStore>,
     record: RunRecord,
     table: Option<DeltaTable>,
+    /// The attempt's mode; `Plan` also when a plan that was to be published has to be made again.
+    mode: Mode,
     started: String,
 }
 
@@ -124,7 +127,7 @@ impl Step<'_> {
 
     async fn replace(&mut self) -> Result<Report> {
         storage::probe_put_if_absent(self.store.as_ref(), self.record.folder()).await?;
-        let notices = self.online_preflight(0).await?;
+        let mut notices = self.online_preflight(0).await?;
         let mut fence = self.raise_fence().await?;
         failpoint::reach("fence-raised");
         let runtime = session::runtime(self.cx, &self.attempt.size)?;
@@ -133,26 +136,36 @@ impl Step<'_> {
         for _ in 0..PINS_MAX {
             // A table that came or went since the pin is another one.
             if pin.version.is_some() != self.table.is_some() {
-                pin = Pin::renew(self.cx, self.attempt, &self.record, self.table.as_ref()).await?;
+                pin = Pin::renew(self.cx, &pin.order(self.attempt), &self.record, self.table.as_ref()).await?;
             }
             failpoint::reach("pinned");
-            match self.try_pin(&pin, fence, &runtime).await? {
+            let order = match self.try_pin(&pin, fence, &runtime).await? {
                 Tried::Reported(mut report) => {
                     report.warnings.extend(notices);
                     return Ok(*report);
                 }
-                Tried::Moved(moved) => why = moved,
-            }
+                Tried::Moved(moved) => {
+                    why = moved;
+                    pin.order(self.attempt)
+                }
+                // The plan is made again with the definition of now, and stays a plan.
+                Tried::PlanMoved(moved) => {
+                    let message = format!("the plan was made again: {moved}");
+                    notices.push(Notice { reason: Reason::PlanMoved, message });
+                    self.mode = Mode::Plan;
+                    Order { mode: Mode::Plan, ..pin.order_anew(self.attempt) }
+                }
+            };
+            failpoint::reach("moved");
             self.table = delta::open(&self.location).await?;
-            // Others created the table meanwhile: now there is something to carry a fence.
-            if fence.is_none() {
-                fence = self.raise_fence().await?;
-            }
-            pin = Pin::renew(self.cx, self.attempt, &self.record, self.table.as_ref()).await?;
+            fence = self.hold_fence(fence).await?;
+            pin = Pin::renew(self.cx, &order, &self.record, self.table.as_ref()).await?;
         }
         Err(Failure::permanent(
             Reason::TableContended,
-            format!("others replaced rows of the interval {PINS_MAX} times while it was computed, last: {why}; nothing was changed"),
+            format!(
+                "others replaced rows of the interval {PINS_MAX} times while it was computed, last: {why}; nothing was changed"
+            ),
         ))
     }
 
@@ -160,6 +173,17 @@ impl Step<'_> {
         match &mut self.table {
             Some(table) => raise_fence(table, self.attempt).await.map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// Makes sure that nobody has taken the table over, before the run record is written again. A table that others created
+    /// meanwhile can carry a fence now.
+    async fn hold_fence(&mut self, ours: Option<i64>) -> Result<Option<i64>> {
+        let Some(table) = &self.table else { return Ok(None) };
+        match (ours, delta::transaction(table, FENCE).await?) {
+            (None, None) => self.raise_fence().await,
+            (ours, found) if ours == found => Ok(ours),
+            (_, found) => Err(publish::superseded(found)),
         }
     }
 
@@ -173,7 +197,7 @@ impl Step<'_> {
 
     /// Stages, or takes what is staged, for one pin; publishes it or reports the plan.
     async fn try_pin(&mut self, pin: &Pin, fence: Option<i64>, runtime: &Arc<RuntimeEnv>) -> Result<Tried> {
-        let order = pin.order(self.attempt);
+        let order = Order { mode: self.mode, ..pin.order(self.attempt) };
         let pinned = match (&self.table, pin.version) {
             (Some(table), Some(version)) => Some(delta::at(table, version).await?),
             _ => None,
@@ -190,9 +214,9 @@ impl Step<'_> {
         let prefix = format!("{}-{}-{}", staged_prefix(&order.key), order.attempt, &nonce[..8]);
         let target = Target { location: &self.location, store: self.store.clone(), shape: &shape, prefix };
         let staging = Staging { cx: self.cx, order: &order, pin, pinned: pinned.as_ref(), runtime, target: &target };
-        let mut manifest = match self.adopt(pin, &order).await? {
+        let mut manifest = match self.adopt(pin, &order, &shape).await? {
             Adopted::Manifest(manifest) => *manifest,
-            Adopted::PlanMoved(why) => return self.plan_anew(&staging, why).await.map(Tried::reported),
+            Adopted::PlanMoved(why) => return Ok(Tried::PlanMoved(why)),
             Adopted::Nothing => match staging.stage().await? {
                 Ok(manifest) => manifest,
                 Err((failure, report)) => {
@@ -201,6 +225,8 @@ impl Step<'_> {
                 }
             },
         };
+        // What was staged for publishing is a plan from now on: it is published only when nothing moves.
+        manifest.planned |= order.mode == Mode::Plan;
         self.record.put(MANIFEST, &manifest).await?;
         failpoint::reach("staged");
         notices.extend(manifest.notices.iter().cloned());
@@ -231,54 +257,51 @@ impl Step<'_> {
                 Ok(Tried::reported(report))
             }
             Publish::Contended(why) => Ok(Tried::Moved(why)),
-            Publish::PlanMoved(why) => self.plan_anew(&staging, why).await.map(Tried::reported),
+            Publish::PlanMoved(why) => Ok(Tried::PlanMoved(why)),
         }
     }
 
     /// What an earlier attempt staged for this pin, when it can still be published.
-    async fn adopt(&self, pin: &Pin, order: &Order) -> Result<Adopted> {
+    async fn adopt(&self, pin: &Pin, order: &Order, shape: &Shape) -> Result<Adopted> {
         let Some(manifest) = self.record.get::<Manifest>(MANIFEST).await? else { return Ok(Adopted::Nothing) };
+        let stale = match manifest.pin == pin.id {
+            true => self.stale(&manifest).await?,
+            false => Some("the table moved".to_owned()),
+        };
+        if !manifest.planned || (order.mode == Mode::Plan && manifest.pin != pin.id) {
+            return Ok(stale.map_or_else(|| Adopted::Manifest(Box::new(manifest)), |_| Adopted::Nothing));
+        }
+        let definition = (pin.order.definition.hash != self.attempt.definition.hash)
+            .then(|| "the definition of the feature set changed".to_owned());
+        if let Some(why) = definition.or(stale) {
+            return Ok(Adopted::PlanMoved(why));
+        }
         let secret = order.table.credentials_secret.as_deref();
-        if manifest.planned && order.mode == Mode::Apply {
-            let moved = sources::verify(self.cx, &order.definition.sources, &pin.sources, secret).await.err();
-            if let Some(failure) = moved {
-                return Ok(Adopted::PlanMoved(failure.message));
-            }
-            if pin.order.definition.hash != self.attempt.definition.hash {
-                return Ok(Adopted::PlanMoved("the definition of the feature set changed".to_owned()));
-            }
+        match sources::verify(self.cx, &order.definition.sources, &pin.sources, secret).await {
+            Ok(()) => {}
+            Err(failure) if failure.retry => return Err(failure),
+            Err(failure) => return Ok(Adopted::PlanMoved(failure.message)),
         }
-        let fresh = Utc::now().timestamp_millis() - manifest.at < STAGED_MILLIS_MAX;
-        if manifest.pin != pin.id || !fresh {
-            return Ok(Adopted::Nothing);
-        }
-        for add in manifest.adds.iter().chain(manifest.rescued.iter().flat_map(|rescued| &rescued.adds)) {
-            if self.store.head(&object_store::path::Path::from(add.path.as_str())).await.is_err() {
-                return Ok(Adopted::Nothing);
-            }
-        }
-        Ok(Adopted::Manifest(Box::new(manifest)))
+        let moved = match &self.table {
+            Some(table) => publish::moved_since(order, pin, shape, table).await?,
+            None => None,
+        };
+        Ok(moved.map_or_else(|| Adopted::Manifest(Box::new(manifest)), Adopted::PlanMoved))
     }
 
-    /// Makes the plan again at the table's newest version, and stays a plan.
-    async fn plan_anew(&self, old: &Staging<'_>, why: String) -> Result<Report> {
-        let table = delta::open(&self.location).await?;
-        let order = Order { mode: Mode::Plan, ..self.attempt.clone() };
-        let pin = Pin::renew(self.cx, &order, &self.record, table.as_ref()).await?;
-        let staging = Staging { order: &order, pin: &pin, pinned: table.as_ref(), ..*old };
-        let moved = Notice { reason: Reason::PlanMoved, message: format!("the plan was made again: {why}") };
-        match staging.stage().await? {
-            Ok(manifest) => {
-                self.record.put(MANIFEST, &manifest).await?;
-                let mut notices = manifest.notices.clone();
-                notices.push(moved);
-                self.planned(&staging, &manifest, notices).await
-            }
-            Err((failure, staged)) => {
-                self.remove_staged(&staged).await;
-                Ok(self.report(failure.outcome(), Some(pin.scope()), Some(staged.report)))
+    /// Why staged files can be published no more.
+    async fn stale(&self, manifest: &Manifest) -> Result<Option<String>> {
+        if Utc::now().timestamp_millis() - manifest.at >= STAGED_MILLIS_MAX {
+            return Ok(Some("the staged files are so old that VACUUM may delete them".to_owned()));
+        }
+        for add in manifest.adds.iter().chain(manifest.rescued.iter().flat_map(|rescued| &rescued.adds)) {
+            match self.store.head(&object_store::path::Path::from(add.path.as_str())).await {
+                Ok(_) => {}
+                Err(ObjectStoreError::NotFound { .. }) => return Ok(Some(format!("the staged file {} is gone", add.path))),
+                Err(error) => return Err(unreachable_store(&error)),
             }
         }
+        Ok(None)
     }
 
     async fn planned(&self, staging: &Staging<'_>, manifest: &Manifest, notices: Vec<Notice>) -> Result<Report> {
@@ -353,6 +376,7 @@ impl Step<'_> {
 enum Tried {
     Reported(Box<Report>),
     Moved(String),
+    PlanMoved(String),
 }
 
 impl Tried {
@@ -370,6 +394,8 @@ enum Adopted {
 fn proof_failed(version: Version) -> Failure {
     Failure::permanent(
         Reason::ProofFailed,
-        format!("version {version} differs from its parent outside the boundaries; undo this backfill and report this as a defect"),
+        format!(
+            "version {version} differs from its parent outside the boundaries; undo this backfill and report this as a defect"
+        ),
     )
 }

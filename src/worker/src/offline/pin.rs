@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::delta;
+use crate::failpoint;
 use crate::failure::Result;
 use crate::offline::rescue::Rescued;
 use crate::offline::scope::Deletes;
@@ -88,9 +89,11 @@ impl Pin {
         record.put_if_absent(PIN, &pin).await
     }
 
-    /// Pins anew, after others replaced rows of the interval.
+    /// Pins anew, after others replaced rows of the interval. `order` is one of [`Self::order`] or [`Self::order_anew`]: the
+    /// boundaries stay.
     pub async fn renew(cx: &Context, order: &Order, record: &RunRecord, table: Option<&DeltaTable>) -> Result<Self> {
         let pin = Self::look(cx, order, table).await?;
+        failpoint::reach("pin-renewing");
         record.put(PIN, &pin).await?;
         Ok(pin)
     }
@@ -139,7 +142,18 @@ impl Pin {
 
     /// The order of this attempt with what the run has pinned.
     pub fn order(&self, attempt: &Order) -> Order {
-        Order { mode: attempt.mode, attempt: attempt.attempt, size: attempt.size, online: attempt.online.clone(), ..self.order.clone() }
+        Order {
+            mode: attempt.mode,
+            attempt: attempt.attempt,
+            size: attempt.size,
+            online: attempt.online.clone(),
+            ..self.order.clone()
+        }
+    }
+
+    /// The order of this attempt with the boundaries that the run has pinned, and everything else as it is now.
+    pub fn order_anew(&self, attempt: &Order) -> Order {
+        Order { scope: self.order.scope.clone(), now: self.order.now, ..attempt.clone() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::delta::{self, OWNER};
 use crate::failure::{Failure, Result};
+use crate::offline::publish;
 use crate::offline::shape::{self, Shape};
 use backfill_core::api::SchemaGuard;
 use backfill_core::condition::Reason;
@@ -27,6 +28,11 @@ pub struct Changes {
 /// Refuses a table that this run must not or cannot replace, and says what has to change in its metadata.
 pub fn check(order: &Order, table: &DeltaTable, shape: &Shape) -> Result<Changes> {
     refuse_features(table)?;
+    if shape::is_unused(table) {
+        let metadata = publish::metadata(order, shape)?.with_table_id(delta::snapshot(table).metadata().id().to_owned());
+        let metadata = metadata.expect("only the id is another");
+        return Ok(Changes { metadata: Some(metadata), notices: vec![] });
+    }
     refuse_owner(order, table)?;
     let mut changes = Changes::default();
     let metadata = delta::snapshot(table).metadata();
@@ -148,13 +154,16 @@ fn evolve(order: &Order, table: &DeltaTable, shape: &Shape) -> Result<Option<Str
                 found.data_type(),
                 field.data_type()
             )),
-            None if shape.rows.column_with_name(field.name()).is_some() && is_feature(shape, field.name()) => added.push(field.as_ref().clone()),
+            None if shape.rows.column_with_name(field.name()).is_some() && is_feature(shape, field.name()) => {
+                added.push(field.as_ref().clone())
+            }
             None => problems.push(format!("column \"{}\" is missing in the table", field.name())),
         }
     }
     for field in existing.fields() {
         if wanted.column_with_name(field.name()).is_none() && !field.is_nullable() {
-            problems.push(format!("column \"{}\" of the table must not be null and is no column of the feature set", field.name()));
+            problems
+                .push(format!("column \"{}\" of the table must not be null and is no column of the feature set", field.name()));
         }
     }
     let dropped = existing.fields().iter().any(|field| wanted.column_with_name(field.name()).is_none());
@@ -204,5 +213,6 @@ fn same_type(a: &DataType, b: &DataType) -> bool {
 pub fn kernel_schema(schema: &Schema) -> Result<StructType> {
     use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
     let converted: Result<StructType, _> = schema.try_into_kernel();
-    converted.map_err(|error| Failure::permanent(Reason::InvalidFeatureSet, format!("the columns cannot be kept in Delta: {error}")))
+    converted
+        .map_err(|error| Failure::permanent(Reason::InvalidFeatureSet, format!("the columns cannot be kept in Delta: {error}")))
 }

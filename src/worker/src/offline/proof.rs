@@ -54,12 +54,15 @@ pub async fn prove(session: &SessionContext, table: &DeltaTable, version: Versio
     let same_files = commit_says(table, version, &removed, &added).await?;
     let (files_removed, files_added) = (removed.len() as u64, added.len() as u64);
     let bytes_written = added.iter().map(|file| file.add.size.unsigned_abs()).sum();
+    // Both sides in the columns of the new version: a feature that the commit added is null in the rows before.
+    let digester = Digester::new(preflight::arrow_schema(&after))?;
+    let look = Look { session, digester: &digester, deletes, time };
     // Statistics of removed files were trusted when the commit was made; those of the added files are ours and are not.
     let outside_before = match &before {
-        Some(before) => outside(session, before, removed, deletes, time, Trust::Statistics).await?,
+        Some(before) => look.outside(before, removed, Trust::Statistics).await?,
         None => Sum::default(),
     };
-    let outside_after = outside(session, &after, added, deletes, time, Trust::Nothing).await?;
+    let outside_after = look.outside(&after, added, Trust::Nothing).await?;
     let agree = same_files && outside_before.outside == outside_after.outside;
     let hex = |digest: Digest| format!("{:032x}", digest.sum);
     Ok(Proved {
@@ -117,44 +120,46 @@ enum Trust {
     Nothing,
 }
 
-/// The rows outside the boundaries in some files of a version. Reads the time column of the files that are not trusted, and
-/// whole rows only when some lie outside.
-async fn outside(
-    session: &SessionContext,
-    table: &DeltaTable,
-    files: Vec<DataFile>,
+/// How rows outside the boundaries are found and summed up.
+struct Look<'a> {
+    session: &'a SessionContext,
+    digester: &'a Digester,
     deletes: Deletes,
-    time: &str,
-    trust: Trust,
-) -> Result<Sum> {
-    let believed = |file: &DataFile| {
-        let inside = deletes == Deletes::All || (trust == Trust::Statistics && deletes.overlap(file.time) == Overlap::Inside);
-        inside && file.rows.is_some()
-    };
-    let (believed, to_read): (Vec<DataFile>, Vec<DataFile>) = files.into_iter().partition(believed);
-    let mut sum = Sum { all: believed.iter().filter_map(|file| file.rows).sum(), ..Sum::default() };
-    if to_read.is_empty() {
-        return Ok(sum);
-    }
-    delta::register_store(session, table);
-    let failing = |error| crate::session::failure(&error, Reason::TableCorrupted);
-    let frame = session.read_table(delta::provider(table, Some(&to_read), None)?).map_err(failing)?;
-    let mut times = stage::stream(frame.clone().select(vec![col(quoted(time))]).map_err(failing)?).await?;
-    let mut inside_rows = 0;
-    while let Some(batch) = stage::next(&mut times).await? {
-        inside_rows += inside(&batch, deletes)? as u64;
-        sum.read += batch.num_rows() as u64;
-    }
-    sum.all += sum.read;
-    if inside_rows < sum.read {
-        let schema = preflight::arrow_schema(table);
-        let digester = Digester::new(schema)?;
-        let mut rows = stage::stream(frame.filter(deletes.predicate(time).is_not_true()).map_err(failing)?).await?;
-        while let Some(batch) = stage::next(&mut rows).await? {
-            sum.outside += digester.digest(&batch)?;
+    time: &'a str,
+}
+
+impl Look<'_> {
+    /// The rows outside the boundaries in some files of a version. Reads the time column of the files that are not trusted, and
+    /// whole rows only when some lie outside.
+    async fn outside(&self, table: &DeltaTable, files: Vec<DataFile>, trust: Trust) -> Result<Sum> {
+        let Self { session, digester, deletes, time } = *self;
+        let believed = |file: &DataFile| {
+            let inside = deletes == Deletes::All || (trust == Trust::Statistics && deletes.overlap(file.time) == Overlap::Inside);
+            inside && file.rows.is_some()
+        };
+        let (believed, to_read): (Vec<DataFile>, Vec<DataFile>) = files.into_iter().partition(believed);
+        let mut sum = Sum { all: believed.iter().filter_map(|file| file.rows).sum(), ..Sum::default() };
+        if to_read.is_empty() {
+            return Ok(sum);
         }
+        delta::register_store(session, table);
+        let failing = |error| crate::session::failure(&error, Reason::TableCorrupted);
+        let frame = session.read_table(delta::provider(table, Some(&to_read), None)?).map_err(failing)?;
+        let mut times = stage::stream(frame.clone().select(vec![col(quoted(time))]).map_err(failing)?).await?;
+        let mut inside_rows = 0;
+        while let Some(batch) = stage::next(&mut times).await? {
+            inside_rows += inside(&batch, deletes)? as u64;
+            sum.read += batch.num_rows() as u64;
+        }
+        sum.all += sum.read;
+        if inside_rows < sum.read {
+            let mut rows = stage::stream(frame.filter(deletes.predicate(time).is_not_true()).map_err(failing)?).await?;
+            while let Some(batch) = stage::next(&mut rows).await? {
+                sum.outside += digester.digest(&batch)?;
+            }
+        }
+        Ok(sum)
     }
-    Ok(sum)
 }
 
 fn inside(batch: &RecordBatch, deletes: Deletes) -> Result<usize> {

@@ -5,18 +5,19 @@ use crate::delta::{self, DataFile, FENCE, Tried};
 use crate::failpoint;
 use crate::failure::{Failure, Result};
 use crate::offline::pin::{Manifest, Pin};
+use crate::offline::preflight;
 use crate::offline::rescue::{self, Rescued, Which};
 use crate::offline::scope::{Deletes, Overlap};
 use crate::offline::shape::Shape;
 use crate::offline::stage::Target;
-use crate::offline::preflight;
+use crate::storage::unreachable_store;
 use backfill_core::api::SchemaGuard;
 use backfill_core::condition::Reason;
 use backfill_core::contract::Order;
 use chrono::Utc;
-use deltalake::DeltaTable;
 use deltalake::datafusion::prelude::SessionContext;
-use deltalake::kernel::{Action, Add, Version};
+use deltalake::kernel::{Action, Add, Metadata, Version};
+use deltalake::{DeltaTable, ObjectStoreError};
 use object_store::ObjectStoreExt;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -65,18 +66,16 @@ pub async fn publish(attempt: &Attempt<'_>, manifest: &mut Manifest, table: Opti
         if fence != attempt.fence {
             return Err(superseded(fence));
         }
-        let since = classify(attempt, table).await?;
-        match &since.verdict {
-            Since::Quiet => {}
-            Since::Moved(why) if manifest.planned => return Ok(Publish::PlanMoved(why.clone())),
-            Since::Moved(why) => return Ok(Publish::Contended(why.clone())),
+        let since = classify(attempt.order, attempt.pin, attempt.target.shape, table).await?;
+        if let Since::Moved(why) = &since.verdict {
+            return Ok(moved(manifest, why));
         }
         if attempt.order.guards.schema == SchemaGuard::Replace && !since.appended.is_empty() {
-            return Ok(Publish::Contended("rows landed in the columns that the reset replaces".to_owned()));
+            return Ok(moved(manifest, "rows landed in the columns that the reset replaces"));
         }
         let actions = actions(attempt, manifest, table, &since).await?;
-        if let Some(why) = missing(attempt, &actions).await {
-            return Ok(Publish::Contended(why));
+        if let Some(why) = missing(attempt, &actions).await? {
+            return Ok(moved(manifest, &why));
         }
         failpoint::reach("before-publish");
         let tried = delta::commit(table, delta::version(table) + 1, &actions).await;
@@ -101,7 +100,16 @@ pub async fn publish(attempt: &Attempt<'_>, manifest: &mut Manifest, table: Opti
     Err(Failure::passing(Reason::TableContended, format!("{TRIES} commits of others came first; the table is very busy")))
 }
 
-fn superseded(fence: Option<i64>) -> Failure {
+/// What was staged cannot be published as it is.
+fn moved(manifest: &Manifest, why: &str) -> Publish {
+    match manifest.planned {
+        true => Publish::PlanMoved(why.to_owned()),
+        false => Publish::Contended(why.to_owned()),
+    }
+}
+
+/// The failure of an attempt that holds the table no more.
+pub fn superseded(fence: Option<i64>) -> Failure {
     Failure::permanent(
         Reason::Superseded,
         format!("another attempt or backfill holds the table now (fence {}); this one wrote nothing", fence.unwrap_or(0)),
@@ -117,8 +125,8 @@ async fn first_load(attempt: &Attempt<'_>, manifest: &Manifest) -> Result<Publis
     actions.push(delta::txn(&delta::publish_app(&order.key), 1));
     let details = json!({ "key": order.key, "backfill": order.backfill, "deletes": attempt.pin.deletes });
     actions.insert(0, delta::commit_info("BACKFILL", order.comment.as_deref(), details));
-    if let Some(why) = missing(attempt, &actions).await {
-        return Ok(Publish::Contended(why));
+    if let Some(why) = missing(attempt, &actions).await? {
+        return Ok(moved(manifest, &why));
     }
     failpoint::reach("before-publish");
     let table = delta::unloaded(attempt.target.location)?;
@@ -137,19 +145,24 @@ async fn first_load(attempt: &Attempt<'_>, manifest: &Manifest) -> Result<Publis
     }
     // A table that came with a fence was made by a backfill, or by settling this one: either has overtaken this attempt.
     match delta::transaction(&table, FENCE).await? {
-        None => Ok(Publish::Contended("the table was created by others".to_owned())),
+        None => Ok(moved(manifest, "the table was created by others")),
         fence => Err(superseded(fence)),
     }
 }
 
 /// The protocol and metadata of a new table.
 pub fn creation(order: &Order, shape: &Shape) -> Result<Vec<Action>> {
-    let schema = preflight::kernel_schema(&shape.table_schema())?;
-    let metadata = deltalake::kernel::new_metadata(&schema, shape.partition_columns(), shape.properties(&order.definition));
-    let metadata = metadata.map_err(|error| Failure::permanent(Reason::InvalidFeatureSet, format!("cannot describe the table: {error}")))?;
+    let metadata = metadata(order, shape)?;
     // Plain tables: every reader and writer of Delta understands them.
     let protocol = serde_json::from_value(json!({ "minReaderVersion": 1, "minWriterVersion": 2 })).expect("this is a protocol");
     Ok(vec![Action::Protocol(protocol), Action::Metadata(metadata)])
+}
+
+/// The metadata of a new table.
+pub fn metadata(order: &Order, shape: &Shape) -> Result<Metadata> {
+    let schema = preflight::kernel_schema(&shape.table_schema())?;
+    let metadata = deltalake::kernel::new_metadata(&schema, shape.partition_columns(), shape.properties(&order.definition));
+    metadata.map_err(|error| Failure::permanent(Reason::InvalidFeatureSet, format!("cannot describe the table: {error}")))
 }
 
 /// The version whose commit carries a transaction, at or after `from`.
@@ -162,7 +175,9 @@ pub async fn find(table: &DeltaTable, app: &str, from: Version) -> Result<Versio
     }
     Err(Failure::permanent(
         Reason::SnapshotExpired,
-        format!("the commit of transaction {app} is not in the table's log any more; it has happened, at or after version {from}"),
+        format!(
+            "the commit of transaction {app} is not in the table's log any more; it has happened, at or after version {from}"
+        ),
     ))
 }
 
@@ -171,8 +186,6 @@ struct Others {
     verdict: Since,
     /// Files that landed after the pin with new rows.
     appended: HashMap<String, Add>,
-    /// Files that compaction wrote after the pin.
-    compacted: HashSet<String>,
 }
 
 enum Since {
@@ -180,16 +193,23 @@ enum Since {
     Moved(String),
 }
 
+/// Why what was staged for a pin would not be published on top of `table`; `None` when only appends and compaction came since.
+pub async fn moved_since(order: &Order, pin: &Pin, shape: &Shape, table: &DeltaTable) -> Result<Option<String>> {
+    match classify(order, pin, shape, table).await?.verdict {
+        Since::Quiet => Ok(None),
+        Since::Moved(why) => Ok(Some(why)),
+    }
+}
+
 /// Looks at every commit after the pinned version.
-async fn classify(attempt: &Attempt<'_>, table: &DeltaTable) -> Result<Others> {
-    let pin = attempt.pin;
+async fn classify(order: &Order, pin: &Pin, shape: &Shape, table: &DeltaTable) -> Result<Others> {
     let from = pin.version.map_or(0, |version| version + 1);
-    let mut others = Others { verdict: Since::Quiet, appended: HashMap::new(), compacted: HashSet::new() };
+    let mut others = Others { verdict: Since::Quiet, appended: HashMap::new() };
     let pinned = match pin.version {
         Some(version) if delta::version(table) > version => Some(delta::at(table, version).await?),
         _ => None,
     };
-    let time = &attempt.order.definition.timestamp_column;
+    let time = &order.definition.timestamp_column;
     let known: HashMap<String, DataFile> =
         pinned.iter().flat_map(|table| delta::files(table, time)).map(|file| (file.add.path.clone(), file)).collect();
     for version in from..=delta::version(table) {
@@ -206,17 +226,19 @@ async fn classify(attempt: &Attempt<'_>, table: &DeltaTable) -> Result<Others> {
                 Action::Add(add) if add.data_change => {
                     others.appended.insert(add.path.clone(), add);
                 }
-                Action::Add(add) => {
-                    others.compacted.insert(add.path);
-                }
                 Action::Metadata(_) | Action::Protocol(_) => {
                     // Still fit to be replaced, and still of the shape for which the files were staged?
-                    preflight::check(attempt.order, table, attempt.target.shape).map_err(changed)?;
-                    if Shape::of_table(attempt.order, table).map_err(changed)?.layout != attempt.target.shape.layout {
+                    preflight::check(order, table, shape).map_err(changed)?;
+                    if Shape::of_table(order, table).map_err(changed)?.layout != shape.layout {
                         return Err(changed(Failure::permanent(Reason::TableChanged, "its partitioning is another")));
                     }
                 }
-                Action::Remove(_) | Action::Txn(_) | Action::CommitInfo(_) | Action::Cdc(_) | Action::DomainMetadata(_) => {}
+                Action::Add(_)
+                | Action::Remove(_)
+                | Action::Txn(_)
+                | Action::CommitInfo(_)
+                | Action::Cdc(_)
+                | Action::DomainMetadata(_) => {}
             }
         }
     }
@@ -268,7 +290,11 @@ pub fn scope_of(actions: &[Action]) -> Option<Deletes> {
 /// The files of a version that hold replaced rows: those that the pin saw, and those into which compaction moved them.
 pub fn affected(files: Vec<DataFile>, deletes: Deletes, appended: impl Fn(&str) -> bool) -> Vec<(DataFile, Overlap)> {
     let files = files.into_iter().filter(|file| !appended(&file.add.path));
-    files.map(|file| (deletes.overlap(file.time), file)).filter(|(overlap, _)| *overlap != Overlap::Outside).map(|(o, f)| (f, o)).collect()
+    files
+        .map(|file| (deletes.overlap(file.time), file))
+        .filter(|(overlap, _)| *overlap != Overlap::Outside)
+        .map(|(o, f)| (f, o))
+        .collect()
 }
 
 /// The actions of the commit on top of the table's newest version.
@@ -280,12 +306,11 @@ async fn actions(attempt: &Attempt<'_>, manifest: &mut Manifest, table: &DeltaTa
     let gone = affected(live, pin.deletes, |path| others.appended.contains_key(path));
     let mut rescued = Vec::new();
     for (file, overlap) in &gone {
-        // A file that compaction wrote may hold rows that landed after the pin, also when all its rows lie inside.
-        if *overlap == Overlap::Inside && !others.compacted.contains(&file.add.path) {
-            continue;
+        if *overlap == Overlap::Straddles {
+            rescued.push(rescue(attempt, manifest, table, file, pin.deletes, Which::Outside).await?);
         }
-        rescued.push(rescue(attempt, manifest, table, file, pin.deletes, Which::Outside).await?);
     }
+    // A file that compaction wrote may also hold rows that landed after the pin: those are taken from where they landed.
     for add in others.appended.values().filter(|add| !paths.contains(&add.path)) {
         let file = DataFile::new(add.clone(), time);
         if pin.deletes.overlap(file.time) != Overlap::Outside {
@@ -336,7 +361,12 @@ async fn rescue(
 
 /// Rows that landed inside the interval after the pin and were compacted away since: they are in a file that goes, so they are
 /// taken from the file in which they landed.
-async fn landed_and_compacted(attempt: &Attempt<'_>, manifest: &Manifest, table: &DeltaTable, file: &DataFile) -> Result<Rescued> {
+async fn landed_and_compacted(
+    attempt: &Attempt<'_>,
+    manifest: &Manifest,
+    table: &DeltaTable,
+    file: &DataFile,
+) -> Result<Rescued> {
     let version = landed_in(attempt, table, &file.add.path).await?;
     let then = delta::at(table, version).await?;
     rescue(attempt, manifest, &then, file, attempt.pin.deletes, Which::Inside).await
@@ -354,13 +384,15 @@ async fn landed_in(attempt: &Attempt<'_>, table: &DeltaTable, path: &str) -> Res
 }
 
 /// Right before the commit, every staged file must still be there: VACUUM deletes what no version names.
-async fn missing(attempt: &Attempt<'_>, actions: &[Action]) -> Option<String> {
+async fn missing(attempt: &Attempt<'_>, actions: &[Action]) -> Result<Option<String>> {
     for action in actions {
         let Action::Add(add) = action else { continue };
         let path = object_store::path::Path::from(add.path.as_str());
-        if let Err(error) = attempt.target.store.head(&path).await {
-            return Some(format!("the staged file {} cannot be found any more: {error}", add.path));
+        match attempt.target.store.head(&path).await {
+            Ok(_) => {}
+            Err(ObjectStoreError::NotFound { .. }) => return Ok(Some(format!("the staged file {} is gone", add.path))),
+            Err(error) => return Err(unreachable_store(&error)),
         }
     }
-    None
+    Ok(None)
 }

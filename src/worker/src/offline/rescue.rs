@@ -5,7 +5,7 @@ use crate::failpoint;
 use crate::failure::{Failure, Result};
 use crate::offline::hash::{Digest, Digester};
 use crate::offline::preflight;
-use crate::offline::scope::Deletes;
+use crate::offline::scope::{Deletes, quoted};
 use crate::offline::shape::Shape;
 use crate::offline::sources;
 use crate::offline::stage::{self, Target};
@@ -14,11 +14,13 @@ use backfill_core::condition::Reason;
 use deltalake::DeltaTable;
 use deltalake::arrow::array::{AsArray, RecordBatch};
 use deltalake::arrow::compute::{filter_record_batch, not};
-use deltalake::arrow::datatypes::{Schema, SchemaRef};
+use deltalake::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use deltalake::datafusion::datasource::file_format::parquet::ParquetFormat;
-use deltalake::datafusion::prelude::{DataFrame, SessionContext};
+use deltalake::datafusion::prelude::{DataFrame, SessionContext, cast, col, lit};
+use deltalake::datafusion::scalar::ScalarValue;
 use deltalake::kernel::Add;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The rows of one file that stay.
@@ -126,8 +128,36 @@ fn select(batch: &RecordBatch, time: &str, deletes: Deletes, which: Which) -> Re
     Ok(filter_record_batch(batch, &wanted).expect("the mask is of the batch's length"))
 }
 
-/// The given columns of Parquet files of the table's folder, whether or not a log names them.
+/// The given columns of Parquet files of the table's folder, whether or not a log names them. There is at least one file.
 pub async fn read_back(session: &SessionContext, target: &Target<'_>, adds: &[Add], columns: SchemaRef) -> Result<DataFrame> {
+    let partition = target.shape.partition_columns();
+    let (by_value, stored): (Vec<FieldRef>, Vec<FieldRef>) =
+        columns.fields().iter().cloned().partition(|field| partition.contains(field.name()));
+    // Columns by which the table is partitioned are not in the files but in the log.
+    let mut groups: BTreeMap<Vec<Option<String>>, Vec<&Add>> = BTreeMap::new();
+    for add in adds {
+        let values = by_value.iter().map(|field| add.partition_values.get(field.name()).cloned().flatten());
+        groups.entry(values.collect()).or_default().push(add);
+    }
+    let failing = |error| crate::session::failure(&error, Reason::OfflineUnavailable);
+    let stored = Arc::new(Schema::new(stored));
+    let mut all: Option<DataFrame> = None;
+    for (values, adds) in groups {
+        let frame = read_files(session, target, &adds, stored.clone()).await?;
+        let value = |field: &FieldRef| match by_value.iter().position(|other| other == field) {
+            Some(index) => cast(lit(ScalarValue::Utf8(values[index].clone())), field.data_type().clone()).alias(field.name()),
+            None => col(quoted(field.name())),
+        };
+        let frame = frame.select(columns.fields().iter().map(value)).map_err(failing)?;
+        all = Some(match all {
+            Some(all) => all.union(frame).map_err(failing)?,
+            None => frame,
+        });
+    }
+    Ok(all.expect("there is at least one file"))
+}
+
+async fn read_files(session: &SessionContext, target: &Target<'_>, adds: &[&Add], columns: SchemaRef) -> Result<DataFrame> {
     let (_, root) = target.location.store()?;
     let paths: Vec<String> = adds.iter().map(|add| format!("{root}/{}", add.path)).collect();
     let format = Arc::new(ParquetFormat::default());

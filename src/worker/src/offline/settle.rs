@@ -3,20 +3,22 @@
 
 use crate::context::Context;
 use crate::delta::{self, FENCE};
-use crate::failure::Result;
+use crate::failpoint;
+use crate::failure::{Failure, Result};
 use crate::offline::pin::{MANIFEST, PIN, Pin};
 use crate::offline::publish;
-use crate::offline::shape::Shape;
+use crate::offline::shape::{Shape, UNUSED};
 use crate::offline::{raise_fence, staged_prefix};
 use crate::record::RunRecord;
 use crate::report::report;
 use crate::storage::{self, unreachable_store};
+use backfill_core::condition::Reason;
 use backfill_core::contract::{Order, Outcome, Report};
-use deltalake::DeltaTable;
+use deltalake::kernel::{Action, MetadataExt};
+use deltalake::{DeltaTable, ObjectStoreError};
 use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
 use object_store::ObjectStore;
-use std::collections::HashSet;
+use object_store::ObjectStoreExt;
 use std::sync::Arc;
 
 /// Settles the run of an order. May be repeated.
@@ -36,11 +38,12 @@ pub async fn run(cx: &Context, order: &Order) -> Result<Report> {
         }
         None => false,
     };
-    if let Some(table) = &table {
-        remove_staged(order, table, &store).await?;
-    }
+    failpoint::reach("settle-fence-raised");
     if !published {
-        // The next run of the same request begins anew, at its own moment.
+        remove_staged(order, &store).await?;
+        failpoint::reach("settle-files-removed");
+        // The next run of the same request begins anew, at its own moment and with a generation of its own.
+        record.remove_all("online").await?;
         record.remove(MANIFEST).await?;
         record.remove(PIN).await?;
     }
@@ -49,33 +52,33 @@ pub async fn run(cx: &Context, order: &Order) -> Result<Report> {
 
 async fn take_version_zero(order: &Order, location: &storage::Location) -> Result<DeltaTable> {
     let mut actions = publish::creation(order, &Shape::of_new_table(order))?;
+    for action in &mut actions {
+        if let Action::Metadata(metadata) = action {
+            let unused = metadata.clone().add_config_key(UNUSED.to_owned(), "true".to_owned());
+            *metadata = unused.expect("only a property is added");
+        }
+    }
     actions.insert(0, delta::commit_info("BACKFILL SETTLED", None, serde_json::json!({ "key": order.key })));
     actions.push(delta::txn(FENCE, 1));
     // Whoever was first: what counts is the table that is there now.
     let tried = delta::commit(&delta::unloaded(location)?, 0, &actions).await;
-    delta::open(location).await?.ok_or_else(|| {
-        crate::failure::Failure::passing(
-            backfill_core::condition::Reason::OfflineUnavailable,
-            format!("cannot take version 0 of the table: {tried:?}"),
-        )
-    })
+    delta::open(location)
+        .await?
+        .ok_or_else(|| Failure::passing(Reason::OfflineUnavailable, format!("cannot take version 0 of the table: {tried:?}")))
 }
 
-/// Deletes files that attempts of this run staged and that no version of the table names.
-async fn remove_staged(order: &Order, table: &DeltaTable, store: &Arc<dyn ObjectStore>) -> Result<()> {
-    let named: HashSet<String> =
-        delta::files(table, &order.definition.timestamp_column).into_iter().map(|file| file.add.path).collect();
-    let app = delta::publish_app(&order.key);
-    if delta::transaction(table, &app).await?.is_some() {
-        // Files of a published run may have been replaced since and still serve time travel and undo: VACUUM is theirs.
-        return Ok(());
-    }
+/// Deletes files that attempts of a run staged that has published nothing: no version of the table names them.
+///
+/// Files of a published run stay, also those that were replaced since: they serve time travel and undo, and VACUUM is theirs.
+async fn remove_staged(order: &Order, store: &Arc<dyn ObjectStore>) -> Result<()> {
     let prefix = staged_prefix(&order.key);
     let mut listed = store.list(None);
     while let Some(meta) = listed.try_next().await.map_err(|error| unreachable_store(&error))? {
-        let staged = meta.location.filename().is_some_and(|name| name.starts_with(&prefix));
-        if staged && !named.contains(meta.location.as_ref()) {
-            store.delete(&meta.location).await.map_err(|error| unreachable_store(&error))?;
+        if meta.location.filename().is_some_and(|name| name.starts_with(&prefix)) {
+            match store.delete(&meta.location).await {
+                Ok(()) | Err(ObjectStoreError::NotFound { .. }) => {}
+                Err(error) => return Err(unreachable_store(&error)),
+            }
         }
     }
     Ok(())

@@ -14,6 +14,16 @@ use std::sync::Arc;
 /// The table property that says how the date column derives from the event time: `Day` or `Month`.
 pub const PARTITION: &str = "featureset.partition";
 
+/// The table property of a table that settling made to hold a fence. While it holds no rows, its columns and its layout bind
+/// nobody.
+pub const UNUSED: &str = "featureset.unused";
+
+/// Whether a table was made by settling and holds nothing yet.
+pub fn is_unused(table: &DeltaTable) -> bool {
+    let snapshot = delta::snapshot(table);
+    snapshot.metadata().configuration().contains_key(UNUSED) && snapshot.log_data().iter().next().is_none()
+}
+
 /// How rows are distributed over files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -95,6 +105,9 @@ impl Shape {
     ///
     /// Fails with `TableIncompatible` when a partition column is neither a key, a feature nor the date column.
     pub fn of_table(order: &Order, table: &DeltaTable) -> Result<Self> {
+        if is_unused(table) {
+            return Ok(Self::of_new_table(order));
+        }
         let definition = &order.definition;
         let metadata = delta::snapshot(table).metadata();
         let columns = metadata.partition_columns().to_vec();

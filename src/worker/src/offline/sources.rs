@@ -17,12 +17,15 @@ use deltalake::datafusion::datasource::file_format::parquet::ParquetFormat;
 use deltalake::datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use deltalake::datafusion::error::DataFusionError;
 use deltalake::datafusion::prelude::SessionContext;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// How many files are looked at side by side.
+const HEADS: usize = 32;
 
 /// What a source held when the run began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +91,31 @@ pub async fn verify(cx: &Context, sources: &[OrderSource], pins: &[SourcePin], s
                     changed.path, source.name
                 ),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Fails with `SnapshotExpired` when a file of a pinned version of a Delta table is gone. Looks at every file.
+pub async fn refuse_vacuumed(cx: &Context, sources: &[OrderSource], pins: &[SourcePin], secret: Option<&str>) -> Result<()> {
+    for (source, pin) in sources.iter().zip(pins) {
+        let Content::Version(version) = pin.content else { continue };
+        let Some(newest) = delta::open(&storage::locate(cx, &source.uri, secret)?).await? else { continue };
+        let table = delta::at(&newest, version).await.map_err(|failure| of_source(source, failure))?;
+        let store = table.object_store();
+        for file in delta::files(&table, "") {
+            let found = match Path::parse(&file.add.path) {
+                Ok(path) => store.head(&path).await,
+                Err(error) => Err(error.into()),
+            };
+            if let Err(ObjectStoreError::NotFound { .. }) = found {
+                let message = format!(
+                    "file {} of version {version} of source \"{}\" is gone, VACUUM may have deleted it; set spec.runId to run again \
+                     with the newest version",
+                    file.add.path, source.name
+                );
+                return Err(Failure::permanent(Reason::SnapshotExpired, message));
+            }
         }
     }
     Ok(())
@@ -198,7 +226,7 @@ fn make_visible(session: &SessionContext, source: &OrderSource, table: Arc<dyn T
 
 /// A table over exactly these files of an object store, given by their paths from its root.
 ///
-/// Without a schema it is inferred from the files. Reads no folder: what is not named is not there.
+/// Without a schema it has the columns of all files. Reads no folder: what is not named is not there.
 pub async fn table_of_files(
     session: &SessionContext,
     location: &Location,
@@ -209,21 +237,25 @@ pub async fn table_of_files(
     let (store, _) = location.store()?;
     let mut root = location.url.clone();
     root.set_path("/");
-    session.runtime_env().register_object_store(&root, store);
+    session.runtime_env().register_object_store(&root, Arc::clone(&store));
+    let paths: Vec<&str> = paths.collect();
     let url = |path: &str| {
         let mut url = root.clone();
         url.set_path(&format!("/{path}"));
         ListingTableUrl::try_new(url, None)
     };
     let table = async {
-        let urls = paths.map(url).collect::<Result<Vec<_>, _>>()?;
-        let options = ListingOptions::new(format).with_file_extension("");
-        let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options);
-        let config = match schema {
-            Some(schema) => config.with_schema(schema),
-            None => config.infer_schema(&session.state()).await?,
+        let urls = paths.iter().map(|path| url(path)).collect::<Result<Vec<_>, _>>()?;
+        let schema = match schema {
+            Some(schema) => schema,
+            None => {
+                let files = paths.iter().map(|path| Path::parse(path)).collect::<Result<Vec<_>, _>>().map_err(object_store::Error::from)?;
+                let heads = futures::stream::iter(&files).map(|file| store.head(file)).buffered(HEADS);
+                format.infer_schema(&session.state(), &store, &heads.try_collect::<Vec<_>>().await?).await?
+            }
         };
-        ListingTable::try_new(config)
+        let options = ListingOptions::new(format).with_file_extension("");
+        ListingTable::try_new(ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(schema))
     };
     Ok(table.await)
 }

@@ -12,6 +12,7 @@ use crate::offline::dedupe::{Dedupe, Duplicates};
 use crate::offline::scope::{micros, quoted};
 use crate::offline::shape::Shape;
 use crate::offline::writer::TableWriter;
+use crate::online;
 use crate::session;
 use crate::storage::Location;
 use backfill_core::condition::Reason;
@@ -39,6 +40,9 @@ use std::sync::{Arc, Mutex};
 
 /// About how many rows one query of a lane sorts in memory.
 const RANGE_ROWS: u64 = 400_000;
+
+/// The most queries of a row-wise transformation: each one opens its sources anew. Beyond this, larger sorts spill.
+const RANGES_MAX: i64 = 500;
 
 /// Rows a day when nothing is known.
 const ROWS_A_DAY: u64 = 100_000;
@@ -184,7 +188,8 @@ impl Run<'_> {
         }
         let density = rows_a_day.unwrap_or(ROWS_A_DAY).max(1);
         let days = (RANGE_ROWS / density).max(1);
-        let step = MICROS_A_DAY.saturating_mul(i64::try_from(days).unwrap_or(i64::MAX));
+        let days_min = (all.end - all.start) / MICROS_A_DAY / RANGES_MAX;
+        let step = MICROS_A_DAY.saturating_mul(i64::try_from(days).unwrap_or(i64::MAX).max(days_min));
         let mut units = Vec::new();
         let mut from = all.start;
         while from < all.end {
@@ -244,7 +249,9 @@ impl Run<'_> {
                     writer.write(&batch).await?;
                 }
             }
-            lost.refuse_stop_stamps(&unit.window, written)?;
+            if self.order.definition.windows.is_some() {
+                lost.refuse_stop_stamps(&unit.window, written)?;
+            }
             dropped.add(&lost);
             rows += written;
             self.cx.advance(1, written);
@@ -269,8 +276,12 @@ impl Run<'_> {
         let given = failing(frame.execute_stream().await, Reason::TransformFailed)?;
         let (conform, dropped, bounds) = (Arc::clone(conform), Arc::clone(dropped), unit.rows.clone());
         let schema = conform.schema().clone();
+        // What the online store would not take must not be published offline either.
+        let served = if self.order.stores.online() { self.order.definition.features.clone() } else { vec![] };
         let rows = given.map(move |batch| {
-            conform.rows(&batch?, &bounds, &dropped).map_err(|failure| DataFusionError::External(Box::new(failure)))
+            let rows = conform.rows(&batch?, &bounds, &dropped);
+            let rows = rows.and_then(|rows| online::refuse_nulls_in_lists(&served, &rows).map(|()| rows));
+            rows.map_err(|failure| DataFusionError::External(Box::new(failure)))
         });
         let rows = OneStream::table(schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows)));
         let sorted = async {

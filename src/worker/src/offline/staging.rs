@@ -9,8 +9,9 @@ use crate::context::Context;
 use crate::delta::{self, DataFile};
 use crate::failure::{Failure, Result};
 use crate::session;
-use backfill_core::api::Mode;
-use backfill_core::contract::{Guards, OfflineReport, Order, Scope};
+use backfill_core::api::{Mode, Severity};
+use backfill_core::condition::Reason;
+use backfill_core::contract::{Check, Guards, OfflineReport, Order, Scope};
 use backfill_core::time::Interval;
 use chrono::Utc;
 use deltalake::DeltaTable;
@@ -97,7 +98,7 @@ impl Staging<'_> {
         })
     }
 
-    /// An undo brings back what was there, however little it is.
+    /// The order's guards, and what the table itself demands. An undo brings back what was there, however little it is.
     fn guarded(&self) -> Guards {
         let mut guards = self.order.guards.clone();
         if self.pin.undone.is_some() {
@@ -105,6 +106,15 @@ impl Staging<'_> {
             guards.max_shrink_percent = 100;
             guards.checks.clear();
         }
+        let columns = self.pinned.map(preflight::arrow_schema);
+        let required = columns.iter().flat_map(|schema| schema.fields()).filter(|field| !field.is_nullable());
+        let features = &self.order.definition.features;
+        let required = required.filter(|field| features.iter().any(|feature| &feature.name == field.name()));
+        guards.checks.extend(required.map(|field| Check {
+            name: format!("{} is never null in the table", field.name()),
+            predicate: format!("\"{}\" IS NOT NULL", field.name()),
+            severity: Severity::Fail,
+        }));
         guards
     }
 
@@ -130,7 +140,16 @@ impl Staging<'_> {
         sources::verify(self.cx, &definition.sources, &self.pin.sources, secret).await?;
         sources::register(self.cx, &session, &definition.sources, &self.pin.sources, secret).await?;
         let density = density(gone, interval);
-        stage::transformation(self.cx, self.order, interval, &session, self.target, density).await
+        let staged = stage::transformation(self.cx, self.order, interval, &session, self.target, density).await;
+        match staged {
+            // The engine's words about a file that is gone are of no help.
+            Err(failure) if failure.reason == Reason::TransformFailed => {
+                sources::verify(self.cx, &definition.sources, &self.pin.sources, secret).await?;
+                sources::refuse_vacuumed(self.cx, &definition.sources, &self.pin.sources, secret).await?;
+                Err(failure)
+            }
+            staged => staged,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::offline::pin;
 use crate::offline::preflight;
 use crate::offline::publish::{self, scope_of};
 use crate::offline::scope::{Deletes, Overlap, quoted};
+use crate::offline::shape;
 use backfill_core::condition::Reason;
 use backfill_core::contract::{Order, Scope};
 use deltalake::DeltaTable;
@@ -16,8 +17,8 @@ use deltalake::datafusion::error::DataFusionError;
 use deltalake::datafusion::prelude::{DataFrame, SessionContext, cast, col, lit};
 use deltalake::datafusion::scalar::ScalarValue;
 use deltalake::kernel::{Action, Add, Version};
-use object_store::path::Path;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 /// What is undone.
@@ -62,7 +63,7 @@ pub async fn find(order: &Order, backfill: &str, key: Option<&str>, table: Optio
         }
         let version = publish::find(table, &app, pin.version.unwrap_or(0)).await?;
         if newest.as_ref().is_none_or(|undone| undone.version < version) {
-            newest = Some(Undone { key: pin.order.key, version, scope: pin.order.scope, deletes: pin.deletes, landed: vec![] });
+            newest = Some(Undone { scope: pin.scope(), key: pin.order.key, version, deletes: pin.deletes, landed: vec![] });
         }
     }
     let mut undone = newest.ok_or_else(not_found)?;
@@ -125,10 +126,17 @@ async fn refuse_expired(table: &DeltaTable, undone: &Undone, time: &str) -> Resu
     }
     let store = table.object_store();
     for path in needed {
-        if let Err(error) = store.head(&Path::from(path.as_str())).await {
+        // The path as it stands in the log: names of partitions may be escaped in it, which is part of the name.
+        let found = match Path::parse(&path) {
+            Ok(path) => store.head(&path).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = found {
             return Err(Failure::permanent(
                 Reason::SnapshotExpired,
-                format!("file {path}, which the undo needs, is gone ({error}); VACUUM keeps files for 7 days unless told otherwise"),
+                format!(
+                    "file {path}, which the undo needs, is gone ({error}); VACUUM keeps files for 7 days unless told otherwise"
+                ),
             ));
         }
     }
@@ -137,10 +145,9 @@ async fn refuse_expired(table: &DeltaTable, undone: &Undone, time: &str) -> Resu
 
 /// The table right before the run that is undone; `None` when it was the first load.
 async fn before(table: &DeltaTable, undone: &Undone) -> Result<Option<DeltaTable>> {
-    match undone.version.checked_sub(1) {
-        Some(version) => delta::at(table, version).await.map(Some),
-        None => Ok(None),
-    }
+    let Some(version) = undone.version.checked_sub(1) else { return Ok(None) };
+    let before = delta::at(table, version).await?;
+    Ok(Some(before).filter(|before| !shape::is_unused(before)))
 }
 
 fn refuse_other_columns(table: &DeltaTable, before: &DeltaTable) -> Result<()> {

@@ -8,6 +8,7 @@ use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 use deltalake::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use deltalake::arrow::compute::take_record_batch;
 use deltalake::arrow::datatypes::{DataType, TimestampMicrosecondType};
+use deltalake::arrow::error::ArrowError;
 use deltalake::arrow::row::{RowConverter, SortField};
 use deltalake::arrow::util::display::{ArrayFormatter, FormatOptions};
 use deltalake::datafusion::error::DataFusionError;
@@ -249,17 +250,23 @@ fn by_values(
     Ok(parts)
 }
 
-/// A value as Delta writes partition values: plain text; an empty text stands for null.
-fn partition_value(array: &ArrayRef, row: usize) -> Result<Option<String>, deltalake::arrow::error::ArrowError> {
+/// A value as Delta writes partition values: plain text. An empty text would be read as null, so there must be none.
+fn partition_value(array: &ArrayRef, row: usize) -> Result<Option<String>, ArrowError> {
     if array.is_null(row) {
         return Ok(None);
+    }
+    if matches!(array.data_type(), DataType::Binary) {
+        return Err(ArrowError::InvalidArgumentError("bytes have no text of their own".to_owned()));
     }
     if let DataType::Timestamp(_, _) = array.data_type() {
         let t = DateTime::from_timestamp_micros(array.as_primitive::<TimestampMicrosecondType>().value(row)).unwrap_or_default();
         return Ok(Some(t.format("%Y-%m-%d %H:%M:%S%.6f").to_string()));
     }
     let text = ArrayFormatter::try_new(array, &FormatOptions::default())?.value(row).to_string();
-    Ok(Some(text).filter(|text| !text.is_empty()))
+    if text.is_empty() {
+        return Err(ArrowError::InvalidArgumentError("an empty text would be read as null".to_owned()));
+    }
+    Ok(Some(text))
 }
 
 /// The statistics of a file as the Delta log keeps them: number of rows, and bounds and nulls of top-level columns.

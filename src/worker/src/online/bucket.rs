@@ -15,7 +15,7 @@ pub const ENTITIES_PER_BUCKET: u64 = 250_000;
 /// The bucket of an entity among `count`: neighbouring hashes share one.
 pub fn bucket_of(hash: u64, count: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation)]
-    let bucket = (u128::from(hash) * u128::from(count) >> 64) as u32;
+    let bucket = ((u128::from(hash) * u128::from(count)) >> 64) as u32;
     bucket
 }
 

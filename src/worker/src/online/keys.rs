@@ -8,9 +8,7 @@ use backfill_core::contract::Definition;
 use backfill_core::feast::{Key, KeyLayout};
 use deltalake::arrow::array::cast::AsArray;
 use deltalake::arrow::array::types::TimestampMicrosecondType;
-use deltalake::arrow::array::{
-    Array, ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
-};
+use deltalake::arrow::array::{Array, ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use deltalake::arrow::compute::cast;
 use deltalake::arrow::datatypes::DataType;
 use std::sync::Arc;

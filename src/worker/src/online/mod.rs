@@ -33,6 +33,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deltalake::DeltaTable;
 use deltalake::datafusion::execution::runtime_env::RuntimeEnv;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use store::{OnlineStore, View};
 
 /// How often buckets are done again because the store's history changed under them.
@@ -102,8 +103,11 @@ pub async fn is_marked(cx: &Context, order: &Order, table: &DeltaTable) -> Resul
 
 /// The table at a version of its own for a run that publishes nothing offline: a commit of only a transaction, once per run.
 pub async fn generation(order: &Order, table: &mut DeltaTable, record: &RunRecord) -> Result<()> {
-    const DOCUMENT: &str = "online/generation.json";
-    let version = match record.get::<u64>(DOCUMENT).await? {
+    own_version(order, table, record, "online/generation.json").await
+}
+
+async fn own_version(order: &Order, table: &mut DeltaTable, record: &RunRecord, document: &str) -> Result<()> {
+    let version = match record.get::<u64>(document).await? {
         Some(version) => version,
         None => {
             let details = serde_json::json!({ "key": order.key });
@@ -111,11 +115,39 @@ pub async fn generation(order: &Order, table: &mut DeltaTable, record: &RunRecor
                 Some(found.map_or(1, |found| found + 1))
             })
             .await?;
-            record.put_if_absent(DOCUMENT, &delta::version(table)).await?
+            failpoint::reach("online-generation");
+            record.put_if_absent(document, &delta::version(table)).await?
         }
     };
     *table = delta::at(table, version).await?;
     Ok(())
+}
+
+/// The table at a version of its own for an attempt that begins when a later backfill has had the online store: it comes after that
+/// one. `None` when none has. All pods and attempts that meet the same fence take the same version.
+///
+/// An attempt that is overtaken while it runs is not helped: it ends as superseded.
+pub async fn after_others(cx: &Context, order: &Order, table: &DeltaTable, record: &RunRecord) -> Result<Option<DeltaTable>> {
+    let store = open(cx, order, None)?;
+    let (mut own, mut made) = (table.clone(), false);
+    loop {
+        let generation = delta::version(&own);
+        let failure = match store.raise_fence(generation).await {
+            Ok(()) => return Ok((generation > delta::version(table)).then_some(own)),
+            Err(failure) => failure,
+        };
+        let document = format!("online/{}/after-{generation}.json", store.id());
+        let known = record.get::<u64>(&document).await?.is_some();
+        // A fence above a version that was just made is of another table in this place.
+        if failure.reason != Reason::Superseded || (made && !known) {
+            return Err(failure);
+        }
+        made |= !known;
+        own_version(order, &mut own, record, &document).await?;
+        if delta::version(&own) <= generation {
+            return Err(failure);
+        }
+    }
 }
 
 /// Brings the online store in line.
@@ -137,10 +169,12 @@ pub async fn run(cx: &Context, order: &Order, input: Input) -> Result<(Finished,
     let generation = delta::version(&published);
     let rules = rules(order, start, stop)?;
     let keys = keys::KeyReader::new(&order.definition);
-    let step = step::Step { cx, order, runtime, store, rules, generation, record, keys };
+    let step = step::Step { cx, order, runtime, store, rules, generation, record, keys, verified: AtomicU64::new(0) };
     step.store.raise_fence(generation).await?;
     failpoint::reach("online-fence-raised");
     let scans = overlaps_unmarked || order.stores == Stores::Online || matches!(order.scope, Scope::Reset { .. });
+    // Nothing was published: what was before is what is.
+    let before = if order.stores == Stores::Online { Some(published.clone()) } else { before };
     let affected = step::Affected::survey(&step, before.as_ref(), &published, scans).await?;
     failpoint::reach("online-surveyed");
     step.do_buckets(&affected).await?;
@@ -152,6 +186,8 @@ pub async fn run(cx: &Context, order: &Order, input: Input) -> Result<(Finished,
     report.version = Some(delta::version(&table));
     report.started_at = Some(started_at);
     failpoint::reach("online-before-mark");
+    // Also an attempt that had nothing to write must not mark what another one is changing now.
+    step.store.raise_fence(generation).await?;
     let details = serde_json::json!({ "key": order.key, "store": step.store.id(), "reconciledTo": report.version });
     delta::commit_transaction(&mut table, &app, details, |found| found.is_none().then_some(1)).await?;
     failpoint::reach("online-after-mark");
@@ -184,7 +220,10 @@ async fn settle(step: &step::Step<'_>, affected: &step::Affected<'_>) -> Result<
 
 fn online(order: &Order) -> Result<&Online> {
     order.online.as_ref().ok_or_else(|| {
-        Failure::permanent(Reason::InvalidStore, "the feature set has no online store; give the FeatureStore one, or set stores: [Offline]")
+        Failure::permanent(
+            Reason::InvalidStore,
+            "the feature set has no online store; give the FeatureStore one, or set stores: [Offline]",
+        )
     })
 }
 
@@ -225,6 +264,10 @@ fn view(order: &Order, before: Option<&DeltaTable>) -> View {
 fn vanished(entities: usize, table: &DeltaTable) -> Failure {
     Failure::permanent(
         Reason::TableCorrupted,
-        format!("rows of {entities} entities vanished from version {} of {} while it was read", delta::version(table), table.table_url()),
+        format!(
+            "rows of {entities} entities vanished from version {} of {} while it was read",
+            delta::version(table),
+            table.table_url()
+        ),
     )
 }

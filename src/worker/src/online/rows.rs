@@ -2,12 +2,12 @@
 
 use crate::delta::{self, DataFile};
 use crate::failure::{Failure, Result};
+use crate::offline::scope::quoted;
 use crate::online::bucket::{Bucket, Index};
 use crate::online::keys::KeyReader;
 use crate::online::read::{FILE, Reader, Selection, Times, reach};
 use crate::online::store::Row;
 use crate::online::values::ValueRows;
-use crate::offline::scope::quoted;
 use crate::session;
 use backfill_core::api::Feature;
 use backfill_core::condition::Reason;
@@ -153,7 +153,8 @@ async fn fetch_twins(
     while let Some(batch) = stream.next().await {
         let batch = batch.map_err(|error| session::failure(&error, Reason::TableCorrupted))?;
         let files = batch.column_by_name(FILE).expect("the file column was asked for");
-        let files = cast(files, &DataType::Utf8).map_err(|error| Failure::permanent(Reason::TableCorrupted, error.to_string()))?;
+        let files =
+            cast(files, &DataType::Utf8).map_err(|error| Failure::permanent(Reason::TableCorrupted, error.to_string()))?;
         let files = files.as_string::<i32>();
         for at in 0..batch.num_rows() {
             let order = orders.of(files.value(at));

@@ -70,5 +70,8 @@ fn next_length(keys: &mut impl Read) -> Result<Option<usize>> {
 }
 
 fn full(error: &std::io::Error) -> Failure {
-    Failure::permanent(Reason::DiskFull, format!("cannot use the scratch space: {error}; choose a cluster template with more scratch"))
+    Failure::permanent(
+        Reason::DiskFull,
+        format!("cannot use the scratch space: {error}; choose a cluster template with more scratch"),
+    )
 }

@@ -229,7 +229,8 @@ impl OnlineStore for SqliteStore {
         let mut applied = Vec::with_capacity(changes.len());
         for part in changes.chunks(ENTITIES_PER_TRANSACTION) {
             let part = part.to_vec();
-            applied.extend(self.with(move |connection, sql, view, _| change_all(connection, sql, view, generation, &part)).await?);
+            applied
+                .extend(self.with(move |connection, sql, view, _| change_all(connection, sql, view, generation, &part)).await?);
         }
         Ok(applied)
     }
@@ -398,7 +399,8 @@ impl<'c> Edit<'c> {
             return Ok(Applied::Removed);
         };
         // A row of Feast's with the same second and values is the same row as far as Feast can tell.
-        let same_time = seen.current.is_some_and(|now| if now.ours { now.ts == row.ts } else { now.ts.second() == row.ts.second() });
+        let same_time =
+            seen.current.is_some_and(|now| if now.ours { now.ts == row.ts } else { now.ts.second() == row.ts.second() });
         if same_time && self.stands(look, &change.key, row)? {
             return Ok(Applied::Unchanged);
         }
@@ -418,7 +420,8 @@ impl<'c> Edit<'c> {
         let values = look.values(key)?;
         let second = row.ts.second();
         let equal = |(feature, value): (&String, &[u8])| values.get(feature).is_some_and(|(v, at)| v == value && *at == second);
-        Ok(self.view.features.iter().zip(row.values()).all(equal) && !self.view.retired.iter().any(|name| values.contains_key(name)))
+        Ok(self.view.features.iter().zip(row.values()).all(equal)
+            && !self.view.retired.iter().any(|name| values.contains_key(name)))
     }
 }
 

@@ -20,8 +20,9 @@ use deltalake::datafusion::execution::runtime_env::RuntimeEnv;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many written entities are read back in all.
+/// How many written entities a pod reads back.
 const VERIFIED_MAX: u64 = 1_000_000;
 
 /// What all parts of the step share.
@@ -42,6 +43,8 @@ pub struct Step<'a> {
     pub record: RunRecord,
     /// The key columns.
     pub keys: KeyReader,
+    /// How many written entities have been read back.
+    pub verified: AtomicU64,
 }
 
 /// The record of how the entities are cut into buckets.
@@ -129,12 +132,7 @@ impl<'a> Affected<'a> {
 }
 
 /// Estimates how many entities are affected; when the log's row counts show that they are few, without reading.
-async fn estimate(
-    step: &Step<'_>,
-    before: Option<&DeltaTable>,
-    published: &DeltaTable,
-    distinct: &mut Distinct,
-) -> Result<()> {
+async fn estimate(step: &Step<'_>, before: Option<&DeltaTable>, published: &DeltaTable, distinct: &mut Distinct) -> Result<()> {
     let times = step.inside();
     let tables: Vec<&DeltaTable> = before.into_iter().chain([published]).collect();
     let rows: Option<u64> = tables.iter().map(|table| step.reader(table).files(times).1).sum();
@@ -165,7 +163,7 @@ impl Step<'_> {
     }
 
     fn mark_name(&self, bucket: u32, buckets: u32) -> String {
-        format!("online/{}/bucket-{bucket}-of-{buckets}.json", self.store.id())
+        format!("online/{}/{}/bucket-{bucket}-of-{buckets}.json", self.store.id(), self.generation)
     }
 
     /// The marks of all buckets that are done.
@@ -207,8 +205,7 @@ impl Step<'_> {
         // Read first: writes that are lost with a history that ends now are then done again.
         let histories = self.store.histories().await?;
         let entities = affected.bucket(self, bucket).await?;
-        let limit = VERIFIED_MAX / u64::from(affected.buckets);
-        let report = self.reconcile(affected.published, entities, Known::Inside, limit).await?;
+        let report = self.reconcile(affected.published, entities, Known::Inside).await?;
         failpoint::reach("online-bucket-written");
         let written = report.entities_updated + report.entities_removed;
         self.record.put(&self.mark_name(bucket, affected.buckets), &BucketMark { report, histories }).await?;
@@ -217,21 +214,18 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Brings the entities in line with a version of the table, and reads up to `verified_max` of them back.
-    pub async fn reconcile(
-        &self,
-        table: &DeltaTable,
-        mut bucket: Bucket,
-        known: Known,
-        verified_max: u64,
-    ) -> Result<OnlineReport> {
+    /// Brings the entities in line with a version of the table, and reads what was written back.
+    pub async fn reconcile(&self, table: &DeltaTable, mut bucket: Bucket, known: Known) -> Result<OnlineReport> {
         let keys = bucket.keys();
         self.ask(&keys, &mut bucket).await?;
         failpoint::reach("online-bucket-asked");
         let looked_up = find(&self.reader(table), &self.rules, &mut bucket, known).await?;
         let mut tally = self.perform(table, &keys, bucket).await?;
         tally.report.rows_looked_up += looked_up;
-        tally.report.entities_verified = verify(&*self.store, self.generation, &tally.written, verified_max).await?;
+        let limit = VERIFIED_MAX.saturating_sub(self.verified.load(Ordering::Relaxed));
+        let verified = verify(&*self.store, self.generation, &tally.written, limit).await?;
+        self.verified.fetch_add(verified, Ordering::Relaxed);
+        tally.report.entities_verified = verified;
         Ok(tally.report)
     }
 
@@ -261,7 +255,9 @@ impl Step<'_> {
                     let change = Change { key: key.clone(), token, row: None };
                     writer.put(Intent { change, before: entity.before, newest: entity.newest.ts }).await?;
                 }
-                keeps @ (Decision::Nothing | Decision::KeepNewer | Decision::KeepLive | Decision::KeepOutside) => kept.keep(keeps),
+                keeps @ (Decision::Nothing | Decision::KeepNewer | Decision::KeepLive | Decision::KeepOutside) => {
+                    kept.keep(keeps)
+                }
             }
         }
         let wanting = wanted.iter().flatten().count();

@@ -85,7 +85,10 @@ fn list<'a>(feature: &Feature, lists: &'a ListArray, row: usize) -> Result<Value
     if (from..to).any(|at| elements.is_null(at)) {
         return Err(Failure::permanent(
             Reason::SchemaMismatch,
-            format!("a list of feature \"{}\" holds a null, which Feast's lists cannot; remove it in the transformation", feature.name),
+            format!(
+                "a list of feature \"{}\" holds a null, which Feast's lists cannot; remove it in the transformation",
+                feature.name
+            ),
         ));
     }
     Ok(match feature.value_type.scalar {
@@ -130,8 +133,7 @@ mod tests {
     }
 
     fn lists(values: Vec<Option<Vec<Option<i64>>>>) -> ArrayRef {
-        let mut lists =
-            ListBuilder::new(Int64Builder::new()).with_field(Arc::new(Field::new("element", DataType::Int64, true)));
+        let mut lists = ListBuilder::new(Int64Builder::new()).with_field(Arc::new(Field::new("element", DataType::Int64, true)));
         for value in values {
             lists.append_option(value);
         }
@@ -140,7 +142,8 @@ mod tests {
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
         let fields: Vec<Field> = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|column| column.1).collect()).expect("a batch")
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|column| column.1).collect())
+            .expect("a batch")
     }
 
     #[test]
@@ -158,7 +161,11 @@ mod tests {
         assert_eq!(values, [&b"\x29\0\0\0\0\0\0\xe0\x3f"[..], b"\x12\x02LX", b"\x40\x07", b"\x72\x04\x0a\x02\x01\x02"]);
         let row = rows.row(1, EventTime(1), b"k").expect("encoded");
         let values: Vec<&[u8]> = row.values().collect();
-        assert_eq!(values, [&b""[..], b"\x12\0", b"\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b""], "time is cut down, null is empty");
+        assert_eq!(
+            values,
+            [&b""[..], b"\x12\0", b"\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b""],
+            "time is cut down, null is empty"
+        );
     }
 
     #[test]

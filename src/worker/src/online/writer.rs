@@ -80,7 +80,9 @@ impl Writer {
     pub async fn finish(mut self) -> Result<Tally> {
         self.flush().await.ok();
         drop(self.sender);
-        self.task.await.map_err(|error| Failure::passing(Reason::OnlineUnavailable, format!("the online writer died: {error}")))?
+        self.task
+            .await
+            .map_err(|error| Failure::passing(Reason::OnlineUnavailable, format!("the online writer died: {error}")))?
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -136,12 +138,7 @@ fn take(change: &mut Change) -> Change {
 }
 
 /// The intents that still stand, with what the store holds now.
-async fn decide_again(
-    store: &dyn OnlineStore,
-    rules: &Rules,
-    mut moved: Vec<Intent>,
-    tally: &mut Tally,
-) -> Result<Vec<Intent>> {
+async fn decide_again(store: &dyn OnlineStore, rules: &Rules, mut moved: Vec<Intent>, tally: &mut Tally) -> Result<Vec<Intent>> {
     if moved.is_empty() {
         return Ok(moved);
     }
@@ -174,9 +171,104 @@ pub async fn verify(store: &dyn OnlineStore, generation: u64, written: &[(Entity
         if count > 0 {
             return Err(Failure::passing(
                 Reason::ProofFailed,
-                format!("{count} entities hold other bytes than were just written, though nobody wrote since; they are written again"),
+                format!(
+                    "{count} entities hold other bytes than were just written, though nobody wrote since; they are written again"
+                ),
             ));
         }
     }
     Ok(limit as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::online::store::{Found, Row};
+    use async_trait::async_trait;
+    use backfill_core::contract::Notice;
+    use backfill_core::online::{Bounds, Current};
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+
+    /// One entity that ingestion changes whenever it is about to be written, so many times.
+    struct Restless {
+        changes: Mutex<usize>,
+        live: EventTime,
+    }
+
+    #[async_trait]
+    impl OnlineStore for Restless {
+        fn id(&self) -> &str {
+            "restless"
+        }
+
+        async fn preflight(&self, _: u64, _: u64) -> Result<Vec<Notice>> {
+            Ok(Vec::new())
+        }
+
+        async fn raise_fence(&self, _: u64) -> Result<()> {
+            Ok(())
+        }
+
+        async fn ask(&self, keys: &[EntityKey]) -> Result<Vec<Seen>> {
+            let current = Some(Current { ts: self.live, ours: false, whole_seconds: false });
+            Ok(keys.iter().map(|_| Seen { current, token: Box::default() }).collect())
+        }
+
+        async fn apply(&self, _: u64, changes: &[Change]) -> Result<Vec<Applied>> {
+            let mut left = self.changes.lock().expect("one user");
+            let moves = *left > 0;
+            *left = left.saturating_sub(1);
+            Ok(changes.iter().map(|_| if moves { Applied::Moved } else { Applied::Written }).collect())
+        }
+
+        async fn read_back(&self, _: u64, keys: &[EntityKey]) -> Result<Vec<Option<Row>>> {
+            Ok(keys.iter().map(|_| Some(Row::new(self.live, b"x", &[1]))).collect())
+        }
+
+        async fn scan(&self, _: Bounds, _: &mut Found<'_>) -> Result<()> {
+            Ok(())
+        }
+
+        async fn histories(&self) -> Result<BTreeSet<String>> {
+            Ok(BTreeSet::new())
+        }
+    }
+
+    async fn write_over(changes: usize, live: i64) -> Result<Tally> {
+        let bounds = Bounds { start: Some(EventTime(0)), stop: Some(EventTime(100)) };
+        let rules = Rules { bounds, expired: None, unknown: Default::default() };
+        let store = Arc::new(Restless { changes: Mutex::new(changes), live: EventTime(live) });
+        let mut writer = Writer::start(store, rules, 1);
+        let newest = Some(EventTime(10));
+        let change = Change { key: Box::default(), token: Box::default(), row: Some(Row::new(EventTime(10), b"new", &[3])) };
+        writer.put(Intent { change, before: newest, newest }).await?;
+        writer.finish().await
+    }
+
+    #[tokio::test]
+    async fn an_entity_that_moves_is_decided_again() {
+        let tally = write_over(3, 10).await.expect("written in the end");
+        assert_eq!((tally.report.entities_updated, tally.written.len()), (1, 1));
+        let tally = write_over(1, 50).await.expect("kept");
+        assert_eq!((tally.report.entities_updated, tally.report.entities_kept_live), (0, 1), "a live row came in between");
+        let tally = write_over(1, 100).await.expect("kept");
+        assert_eq!((tally.report.entities_updated, tally.report.entities_kept_newer), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn an_entity_that_never_rests_fails_in_passing() {
+        let failure = write_over(usize::MAX, 10).await.expect_err("it never rests");
+        assert_eq!((failure.reason, failure.retry), (Reason::OnlineUnavailable, true));
+    }
+
+    #[tokio::test]
+    async fn other_bytes_than_were_written_are_a_failure() {
+        let store = Restless { changes: Mutex::new(0), live: EventTime(10) };
+        let row = |bytes: &[u8]| Row::new(EventTime(10), bytes, &[1]).digest();
+        assert_eq!(verify(&store, 1, &[(Box::default(), row(b"x"))], 10).await.expect("equal"), 1);
+        let failure = verify(&store, 1, &[(Box::default(), row(b"y"))], 10).await.expect_err("differs");
+        assert_eq!(failure.reason, Reason::ProofFailed);
+        assert_eq!(verify(&store, 1, &[(Box::default(), row(b"y"))], 0).await.expect("not looked at"), 0);
+    }
 }

@@ -1,7 +1,8 @@
 //! A process that is killed at any point and run again leaves the same bytes as one that was not, and one publish.
 
-use crate::faults::{corrected, filled, filled_in, january, publishes, ten_days};
-use crate::support::{Kind, Ride, World};
+use crate::faults::{corrected, filled, filled_in, january, order, publishes, sorted, ten_days};
+use crate::support::{Kind, Ride, World, at};
+use backfill_core::contract::Step;
 use serde_json::{Value, json};
 
 const OFFLINE: [&str; 8] =
@@ -74,22 +75,37 @@ async fn a_first_load_killed_at_any_point_ends_in_the_same_bytes() {
     let world = World::new();
     world.source(&january());
     let scenario = Scenario { world, name: "first", spec: json!({ "startTime": "2024-01-01", "stopTime": "2024-02-01" }) };
-    scenario.survives(OFFLINE.into_iter().filter(|point| *point != "file-rescued").chain(["online-batch-written", "online-before-mark"])).await;
+    scenario
+        .survives(
+            OFFLINE.into_iter().filter(|point| *point != "file-rescued").chain(["online-batch-written", "online-before-mark"]),
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_killed_at_any_point_ends_in_the_same_bytes() {
-    let spec = json!({ "reset": true, "startTime": "2024-01-10", "stopTime": "2024-01-20", "guards": { "maxShrinkPercent": 100 } });
+    let spec =
+        json!({ "reset": true, "startTime": "2024-01-10", "stopTime": "2024-01-20", "guards": { "maxShrinkPercent": 100 } });
     let scenario = Scenario { world: filled(), name: "again", spec };
-    scenario.survives(OFFLINE.into_iter().filter(|point| *point != "file-rescued").chain(["online-batch-written", "online-before-mark"])).await;
+    scenario
+        .survives(
+            OFFLINE.into_iter().filter(|point| *point != "file-rescued").chain(["online-batch-written", "online-before-mark"]),
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_undo_killed_at_any_point_ends_in_the_same_bytes() {
     let world = filled();
     world.backfill("ten-days", ten_days()).succeeded();
+    // In one file, so that rows have to be rescued.
+    world.compact().await;
     let scenario = Scenario { world, name: "back", spec: json!({ "undo": "ten-days" }) };
-    scenario.survives(OFFLINE.into_iter().filter(|point| *point != "unit-staged").chain(["online-batch-written", "online-before-mark"])).await;
+    scenario
+        .survives(
+            OFFLINE.into_iter().filter(|point| *point != "unit-staged").chain(["online-batch-written", "online-before-mark"]),
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,7 +137,14 @@ async fn a_backfill_into_redis_killed_at_any_online_point_ends_in_the_same_bytes
     let key = calm.backfill("ten-days", ten_days()).json["key"].as_str().expect("a key").to_owned();
     let expected = seen(&calm, &key).await;
     assert!(expected.served.len() > 10, "{:?}", expected.served);
-    for point in ["after-publish", "online-fence-raised", "online-bucket-asked", "online-batch-written", "online-bucket-done", "online-before-mark"] {
+    for point in [
+        "after-publish",
+        "online-fence-raised",
+        "online-bucket-asked",
+        "online-batch-written",
+        "online-bucket-done",
+        "online-before-mark",
+    ] {
         let world = filled_in(World::on(Kind::Redis));
         world.killed_at(point, "ten-days", ten_days());
         world.backfill("ten-days", ten_days()).succeeded();
@@ -158,4 +181,39 @@ async fn killed_before_publish_nothing_is_visible_and_killed_after_it_everything
     assert_eq!(world.rides().await, crate::faults::replaced());
     assert_eq!(world.served(), served, "online comes later");
     assert_eq!(corrected().len(), 41);
+}
+
+/// When the run record says that the interval ends.
+fn pinned_stop(world: &World, key: &str) -> Value {
+    let pin = std::fs::read_to_string(world.table_path().join("_fsb").join(key).join("pin.json")).expect("a pin");
+    let pin: Value = serde_json::from_str(&pin).expect("JSON");
+    pin["order"]["scope"]["interval"]["stop"].clone()
+}
+
+/// Waits until a request that is resolved now gets another stop.
+fn until_after(stop: &Value) {
+    let stop: chrono::DateTime<chrono::Utc> = stop.as_str().and_then(|stop| stop.parse().ok()).expect("a time");
+    while chrono::Utc::now() - stop < chrono::TimeDelta::seconds(1) {
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boundaries_are_settled_once_also_when_the_table_is_pinned_again() {
+    let spec = json!({ "startTime": "2024-01-10", "guards": { "maxShrinkPercent": 100 } });
+    let world = filled();
+    let key = order(&world, "open", spec.clone(), Step::Offline, 1).key;
+    world.killed_at("staged", "open", spec.clone());
+    let stop = pinned_stop(&world, &key);
+    until_after(&stop);
+    let mut running = world.stopped_at("before-publish", "open", spec);
+    assert_eq!(pinned_stop(&world, &key), stop, "the second attempt takes the pin of the first");
+    world.delete("driver = 2").await;
+    running.goes_on();
+    assert!(running.stops(), "it pins again and stages again");
+    let ended = running.ends();
+    ended.succeeded();
+    assert_eq!((&ended.json["scope"]["interval"]["stop"], pinned_stop(&world, &key)), (&stop, stop.clone()));
+    let kept = january().into_iter().filter(|ride| ride.0 != Some(2) && ride.1 < Some(at("2024-01-10")));
+    assert_eq!(world.rides().await, sorted(kept.chain(corrected())));
 }

@@ -14,7 +14,7 @@ use backfill_core::condition::Reason;
 use backfill_core::contract::Notice;
 use backfill_core::feast::{self, KeyLayout};
 use backfill_core::online::{Bounds, Current, EventTime};
-use script::{BYTES_PER_CALL, ENTITIES_PER_CALL, FENCES, Layout};
+use script::{BYTES_PER_CALL, ENTITIES_PER_CALL, FENCES, Layout, Marker};
 use server::{Call, Servers, tags};
 use std::collections::{BTreeSet, HashMap};
 use trouble::Trouble;
@@ -40,8 +40,8 @@ struct Placement<'a> {
 }
 
 impl Placement<'_> {
-    fn slot(&self, key: &[u8]) -> u16 {
-        self.fences.map_or(0, |_| server::slot(key))
+    fn slot(&self, key: &[u8], project: &str) -> u16 {
+        self.fences.map_or(0, |_| server::slot(&feast::redis_key(key, project)))
     }
 
     fn fences(&self, slot: u16) -> &str {
@@ -72,29 +72,30 @@ impl RedisStore {
         if !self.servers.topology().await?.is_cluster() {
             return Ok(Placement { fences: None });
         }
-        let fences = self
-            .fences
-            .get_or_init(|| async { tags().into_iter().map(|tag| format!("{{{tag}}}{FENCES}")).collect() })
-            .await;
+        let fences =
+            self.fences.get_or_init(|| async { tags().into_iter().map(|tag| format!("{{{tag}}}{FENCES}")).collect() }).await;
         Ok(Placement { fences: Some(fences) })
     }
 
     /// One HMGET per entity.
     async fn fetch(&self, keys: &[EntityKey], fields: &[&[u8]]) -> Result<Vec<Vec<Option<Vec<u8>>>>> {
         let placement = self.placement().await?;
-        let calls: Vec<Call> = keys
-            .iter()
-            .map(|key| {
-                let key = feast::redis_key(key, &self.layout.project);
-                let mut command = redis::Cmd::with_capacity(2 + fields.len(), 128);
-                command.arg("HMGET").arg(&key[..]);
-                for field in fields {
-                    command.arg(*field);
-                }
-                Call { slot: placement.slot(&key), weight: 1, command }
-            })
-            .collect();
-        self.servers.run(&calls).await?.into_iter().map(|answer| redis::from_redis_value(answer).map_err(|_| unexpected())).collect()
+        let calls: Vec<Call> =
+            keys.iter().map(|key| Call { slot: placement.slot(key, &self.layout.project), weight: 1 }).collect();
+        let command = |at: usize| {
+            let mut command = redis::Cmd::with_capacity(2 + fields.len(), 128);
+            command.arg("HMGET").arg(feast::redis_key(&keys[at], &self.layout.project));
+            for field in fields {
+                command.arg(*field);
+            }
+            command
+        };
+        self.servers
+            .run(&calls, &command)
+            .await?
+            .into_iter()
+            .map(|answer| redis::from_redis_value(answer).map_err(|_| unexpected()))
+            .collect()
     }
 
     async fn scan_page(&self, page: Vec<Vec<u8>>, bounds: Bounds, found: &mut Found<'_>) -> Result<()> {
@@ -121,8 +122,7 @@ impl OnlineStore for RedisStore {
         let notices = health::check(&self.servers, entities, row_bytes).await?;
         // Generation 0 stops nobody; that it may be written shows that we may write.
         let placement = self.placement().await?;
-        let call = Call { slot: 0, weight: 1, command: self.layout.raise(0, placement.fences(0)) };
-        self.servers.run(&[call]).await?;
+        self.servers.run(&[Call { slot: 0, weight: 1 }], &|_| self.layout.raise(0, placement.fences(0))).await?;
         Ok(notices)
     }
 
@@ -130,10 +130,9 @@ impl OnlineStore for RedisStore {
         let placement = self.placement().await?;
         // Every slot: an attempt that was overtaken must not write where its successor has nothing to do either.
         let slots = placement.fences.map_or(1, |_| server::SLOTS);
-        let calls: Vec<Call> = (0..slots)
-            .map(|slot| Call { slot, weight: 1, command: self.layout.raise(generation, placement.fences(slot)) })
-            .collect();
-        for answer in self.servers.run(&calls).await? {
+        let calls: Vec<Call> = (0..slots).map(|slot| Call { slot, weight: 1 }).collect();
+        let command = |at: usize| self.layout.raise(generation, placement.fences(calls[at].slot));
+        for answer in self.servers.run(&calls, &command).await? {
             let fence: String = redis::from_redis_value(answer).map_err(|_| unexpected())?;
             if fence.parse::<u64>().is_ok_and(|fence| fence > generation) {
                 return Err(Trouble::Superseded(fence).failure(&self.servers.address()));
@@ -157,16 +156,14 @@ impl OnlineStore for RedisStore {
     async fn apply(&self, generation: u64, changes: &[Change]) -> Result<Vec<Applied>> {
         let placement = self.placement().await?;
         let batches = batches(changes, &placement, &self.layout.project, self.entities_per_call);
-        let calls: Vec<Call> = batches
-            .iter()
-            .map(|(slot, batch)| {
-                let part: Vec<&Change> = batch.iter().map(|at| &changes[*at]).collect();
-                let command = self.layout.change(generation, placement.fences(*slot), &part);
-                Call { slot: *slot, weight: batch.len(), command }
-            })
-            .collect();
+        let calls: Vec<Call> = batches.iter().map(|((slot, _), batch)| Call { slot: *slot, weight: batch.len() }).collect();
+        let command = |at: usize| {
+            let ((slot, compares), batch) = &batches[at];
+            let part: Vec<&Change> = batch.iter().map(|at| &changes[*at]).collect();
+            self.layout.change(generation, placement.fences(*slot), *compares, &part)
+        };
         let mut applied = vec![Applied::Moved; changes.len()];
-        for ((_, batch), answer) in batches.iter().zip(self.servers.run(&calls).await?) {
+        for ((_, batch), answer) in batches.iter().zip(self.servers.run(&calls, &command).await?) {
             let codes: Vec<i64> = redis::from_redis_value(answer).map_err(|_| unexpected())?;
             for (at, code) in batch.iter().zip(codes) {
                 applied[*at] = script::applied(code);
@@ -227,10 +224,8 @@ fn unexpected() -> Failure {
 
 /// What an entity's event time and marker say. An event time that cannot be read counts as none, and is overwritten.
 fn seen(time: Option<&[u8]>, marker: Option<&[u8]>) -> Seen {
-    let ours = matches!((time, marker), (Some(time), Some(marker)) if marker.get(8..) == Some(time));
-    let current = time
-        .and_then(feast::decode_timestamp)
-        .map(|ts| Current { ts: EventTime(ts), ours, whole_seconds: false });
+    let ours = time.is_some() && marker.and_then(Marker::read).map(|marker| marker.time) == time;
+    let current = time.and_then(feast::decode_timestamp).map(|ts| Current { ts: EventTime(ts), ours, whole_seconds: false });
     Seen { current, token: script::token(time, marker) }
 }
 
@@ -239,9 +234,7 @@ fn row(generation: u64, fields: &[Option<Vec<u8>>]) -> Option<Row> {
     let (time, rest) = fields.split_first()?;
     let (marker, values) = rest.split_first()?;
     let time = time.as_deref()?;
-    if marker.as_deref()? != script::marker(generation, time) {
-        return None;
-    }
+    Marker::read(marker.as_deref()?).filter(|marker| marker.generation == generation && marker.time == time)?;
     let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(values.len()));
     for value in values {
         bytes.extend(value.as_deref()?);
@@ -250,24 +243,26 @@ fn row(generation: u64, fields: &[Option<Vec<u8>>]) -> Option<Row> {
     Some(Row::new(EventTime(feast::decode_timestamp(time)?), &bytes, &ends))
 }
 
-/// Cuts changes into calls: each of one slot, of few entities and of few bytes.
-fn batches(changes: &[Change], placement: &Placement<'_>, project: &str, entities_per_call: usize) -> Vec<(u16, Vec<usize>)> {
-    let mut open: HashMap<u16, (Vec<usize>, usize)> = HashMap::new();
+/// Cuts changes into calls, each of one slot, of few entities and of few bytes; with those that compare first apart from others.
+fn batches(
+    changes: &[Change],
+    placement: &Placement<'_>,
+    project: &str,
+    entities_per_call: usize,
+) -> Vec<((u16, bool), Vec<usize>)> {
+    let mut open: HashMap<(u16, bool), (Vec<usize>, usize)> = HashMap::new();
     let mut closed = Vec::new();
     for (at, change) in changes.iter().enumerate() {
-        let slot = match placement.fences {
-            None => 0,
-            Some(_) => placement.slot(&feast::redis_key(&change.key, project)),
-        };
-        let (batch, bytes) = open.entry(slot).or_default();
+        let kind = (placement.slot(&change.key, project), script::may_stand(change));
+        let (batch, bytes) = open.entry(kind).or_default();
         batch.push(at);
         *bytes += change.row.as_ref().map_or(0, Row::size);
-        if batch.len() == entities_per_call || *bytes >= BYTES_PER_CALL {
-            closed.push((slot, std::mem::take(batch)));
+        if batch.len() >= entities_per_call || *bytes >= BYTES_PER_CALL {
+            closed.push((kind, std::mem::take(batch)));
             *bytes = 0;
         }
     }
-    closed.extend(open.into_iter().map(|(slot, (batch, _))| (slot, batch)).filter(|(_, batch)| !batch.is_empty()));
+    closed.extend(open.into_iter().map(|(kind, (batch, _))| (kind, batch)).filter(|(_, batch)| !batch.is_empty()));
     closed
 }
 

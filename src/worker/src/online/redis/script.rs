@@ -21,20 +21,21 @@ pub const ABSENT: &[u8] = b"-";
 ///
 /// The first line makes Redis refuse the script *before* it runs when memory is out, so that no row is half written.
 /// KEYS: the fences, then the entities. ARGV: generation, fence, seconds a key lives (0: for ever), number of features, number of
-/// retired features, field of the event time, field of the marker, marker without its time; the fields of the features and of the
-/// retired ones; then for each entity: event time and marker as seen, and the new event time with all values, or `-` to remove.
-/// Returns for each entity 0 unchanged, 1 written, 2 removed, 3 moved.
+/// retired features, field of the event time, field of the marker, whether rows are compared first (1); the fields of the features
+/// and of the retired ones; then for each entity: event time and marker as seen, and the new event time, marker and all values, or
+/// `-` to remove. Returns for each entity 0 unchanged, 1 written, 2 removed, 3 moved.
 const CHANGE: &str = r"#!lua
-local generation, ttl, features, retired = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local fence = redis.call('HGET', KEYS[1], ARGV[2])
-if fence and tonumber(fence) > tonumber(generation) then return redis.error_reply('SUPERSEDED ' .. fence) end
-local time_field, marker_field, marker = ARGV[6], ARGV[7], ARGV[8]
+local KEYS, ARGV = KEYS, ARGV
+local call, ttl, features, retired = redis.call, tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local fence = call('HGET', KEYS[1], ARGV[2])
+if fence and tonumber(fence) > tonumber(ARGV[1]) then return redis.error_reply('SUPERSEDED ' .. fence) end
+local time_field, marker_field, compares = ARGV[6], ARGV[7], ARGV[8] == '1'
 local width = 2 * (features + 2)
 local set, all, gone = {}, {time_field, marker_field}, {}
-for i = 1, features do set[2 * i - 1] = ARGV[8 + i]; all[2 + i] = ARGV[8 + i] end
+for i = 1, features do set[2 * i + 3] = ARGV[8 + i]; all[2 + i] = ARGV[8 + i] end
 for i = 1, retired do gone[i] = ARGV[8 + features + i]; all[2 + features + i] = gone[i] end
-set[width - 3] = time_field
-set[width - 1] = marker_field
+set[1] = time_field
+set[3] = marker_field
 local function differs(now, at)
   for i = 1, features do if now[2 + i] ~= ARGV[at + i] then return true end end
   for i = 1, retired do if now[2 + features + i] then return true end end
@@ -43,26 +44,26 @@ end
 local at, out = 8 + features + retired, {}
 for entity = 2, #KEYS do
   local key, time = KEYS[entity], ARGV[at + 3]
-  local same = time == ARGV[at + 1]
-  local now = same and redis.call('HMGET', key, unpack(all)) or redis.call('HMGET', key, time_field, marker_field)
+  local now
+  if compares then now = call('HMGET', key, unpack(all)) else now = call('HMGET', key, time_field, marker_field) end
   local code
   if (now[1] or '-') ~= ARGV[at + 1] or (now[2] or '-') ~= ARGV[at + 2] then code = 3
   elseif time == '-' then
-    redis.call('HDEL', key, unpack(all))
+    call('HDEL', key, unpack(all))
     code = 2
-  elseif same and not differs(now, at + 3) then code = 0
+  elseif compares and time == now[1] and not differs(now, at + 4) then code = 0
   else
-    for i = 1, features do set[2 * i] = ARGV[at + 3 + i] end
-    set[width - 2] = time
-    set[width] = marker .. time
-    local known = ttl > 0 and redis.call('EXISTS', key) == 1
-    redis.call('HSET', key, unpack(set))
-    if retired > 0 then redis.call('HDEL', key, unpack(gone)) end
-    if known then redis.call('EXPIRE', key, ttl, 'GT') elseif ttl > 0 then redis.call('EXPIRE', key, ttl) end
+    set[2] = time
+    set[4] = ARGV[at + 4]
+    for i = 1, features do set[2 * i + 4] = ARGV[at + 4 + i] end
+    local known = ttl > 0 and call('EXISTS', key) == 1
+    call('HSET', key, unpack(set, 1, width))
+    if retired > 0 then call('HDEL', key, unpack(gone)) end
+    if known then call('EXPIRE', key, ttl, 'GT') elseif ttl > 0 then call('EXPIRE', key, ttl) end
     code = 1
   end
   out[entity - 1] = code
-  if time == '-' then at = at + 3 else at = at + 3 + features end
+  if time == '-' then at = at + 3 else at = at + 4 + features end
 end
 return out
 ";
@@ -104,7 +105,7 @@ pub struct Layout {
     pub fence: String,
     /// The field of the event time.
     pub time: String,
-    /// The field of the marker: the generation, little-endian, then the bytes of the event time that was written with it.
+    /// The field of the marker, see [`Marker`].
     pub marker: String,
     /// The fields of the features.
     pub features: Vec<[u8; 4]>,
@@ -129,9 +130,10 @@ impl Layout {
         }
     }
 
-    /// The call that performs `changes`, all of one slot whose fences are in `fences`.
-    pub fn change(&self, generation: u64, fences: &str, changes: &[&Change]) -> Cmd {
-        let arguments = 12 + changes.len() * (self.features.len() + 4);
+    /// The call that performs `changes`, all of one slot whose fences are in `fences`. With `compares`, a row that is there
+    /// already byte for byte is left alone.
+    pub fn change(&self, generation: u64, fences: &str, compares: bool, changes: &[&Change]) -> Cmd {
+        let arguments = 12 + changes.len() * (self.features.len() + 5);
         let size = changes.iter().map(|change| 96 + change.row.as_ref().map_or(0, |row| row.size())).sum();
         let mut call = Cmd::with_capacity(arguments, size);
         call.arg("EVALSHA").arg(&CHANGE_SCRIPT.hash).arg(changes.len() + 1).arg(fences);
@@ -139,7 +141,7 @@ impl Layout {
             call.arg(feast::redis_key(&change.key, &self.project));
         }
         call.arg(generation).arg(&self.fence).arg(self.key_ttl_seconds).arg(self.features.len()).arg(self.retired.len());
-        call.arg(&self.time).arg(&self.marker).arg(&generation.to_le_bytes()[..]);
+        call.arg(&self.time).arg(&self.marker).arg(u8::from(compares));
         for field in self.features.iter().chain(&self.retired) {
             call.arg(&field[..]);
         }
@@ -154,7 +156,7 @@ impl Layout {
                 Some(row) => {
                     time.clear();
                     feast::encode_timestamp(row.ts.0, &mut time);
-                    call.arg(&time[..]);
+                    call.arg(&time[..]).arg(Marker { generation, digest: row.digest(), time: &time }.bytes());
                     row.values().for_each(|value| {
                         call.arg(value);
                     });
@@ -172,9 +174,42 @@ impl Layout {
     }
 }
 
-/// The marker of a row that `generation` wrote at the event time of these bytes.
-pub fn marker(generation: u64, time: &[u8]) -> Vec<u8> {
-    [&generation.to_le_bytes(), time].concat()
+/// What a backfill leaves beside its row: the row is ours while the marker carries the same time as the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marker<'a> {
+    /// Who wrote it.
+    pub generation: u64,
+    /// Of the row that was written: a new row of another digest need not be compared value by value.
+    pub digest: u64,
+    /// The bytes of the event time that was written with it.
+    pub time: &'a [u8],
+}
+
+impl<'a> Marker<'a> {
+    /// As it stands in its field.
+    pub fn bytes(&self) -> Vec<u8> {
+        [&self.generation.to_le_bytes(), &self.digest.to_le_bytes(), self.time].concat()
+    }
+
+    /// What a field says; `None` for bytes that are no marker.
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (generation, rest) = bytes.split_first_chunk()?;
+        let (digest, time) = rest.split_first_chunk()?;
+        Some(Self { generation: u64::from_le_bytes(*generation), digest: u64::from_le_bytes(*digest), time })
+    }
+}
+
+/// Whether the row may be there already, byte for byte, judging from what was seen.
+pub fn may_stand(change: &Change) -> bool {
+    let (Some(row), (Some(time), marker)) = (&change.row, split_token(&change.token)) else { return false };
+    if feast::decode_timestamp(time) != Some(row.ts.0) {
+        return false;
+    }
+    // A row that ingestion wrote last has to be compared; one of ours only when the digests agree.
+    match marker.and_then(Marker::read).filter(|marker| marker.time == time) {
+        Some(ours) => ours.digest == row.digest(),
+        None => true,
+    }
 }
 
 /// Event time and marker as they were seen, in one token.
@@ -214,7 +249,8 @@ mod tests {
 
     #[test]
     fn tokens_tell_an_absent_field_from_an_empty_one() {
-        for (time, marker) in [(None, None), (Some(&b""[..]), None), (Some(&b"ab"[..]), Some(&b""[..])), (None, Some(&b"m"[..]))] {
+        for (time, marker) in [(None, None), (Some(&b""[..]), None), (Some(&b"ab"[..]), Some(&b""[..])), (None, Some(&b"m"[..]))]
+        {
             assert_eq!(split_token(&token(time, marker)), (time, marker));
         }
     }

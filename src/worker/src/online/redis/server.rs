@@ -17,17 +17,16 @@ pub const SLOTS: u16 = 16384;
 /// Pipelines in flight to each primary.
 const CONNECTIONS: usize = 2;
 
-/// How much one pipeline carries, in entities.
-const PIPELINE: usize = 1024;
+/// How much one pipeline carries, in entities: while one is being answered, the next is being made.
+const PIPELINE: usize = 512;
 
 /// A command for the primary that owns a slot.
+#[derive(Clone, Copy, Debug)]
 pub struct Call {
     /// The slot of the command's keys; any on a single server.
     pub slot: u16,
     /// How many entities it concerns.
     pub weight: usize,
-    /// The command.
-    pub command: Cmd,
 }
 
 /// A primary and the connections to it.
@@ -101,19 +100,26 @@ impl Servers {
         *self.topology.lock().await = None;
     }
 
-    /// Makes the calls, each on the primary of its slot, and returns the answers in order.
+    /// Makes the calls, each on the primary of its slot, and returns the answers in order. `command` is asked for the command of
+    /// a call when its turn comes.
     ///
     /// What passes (a lost connection, a failover, a moved slot, full memory) is waited for; a call may then have been made twice.
-    pub async fn run(&self, calls: &[Call]) -> Result<Vec<Value>> {
+    pub async fn run(&self, calls: &[Call], command: &(dyn Fn(usize) -> Cmd + Sync)) -> Result<Vec<Value>> {
         let mut answers: Vec<Option<Value>> = vec![None; calls.len()];
+        let mut loaded = false;
         let mut patience = Patience::of(PATIENCE);
         loop {
             let topology = self.topology().await?;
-            let Some(trouble) = round(&topology, calls, &mut answers).await else { break };
-            if trouble == Trouble::NoScript {
-                self.load(&topology).await?;
+            let Some(trouble) = round(&topology, calls, command, &mut answers).await else { break };
+            let forgotten = trouble == Trouble::NoScript;
+            if forgotten && !loaded {
+                loaded = true;
             } else {
                 patience.bear(trouble, &self.address()).await?;
+            }
+            if forgotten {
+                self.load(&topology).await?;
+            } else {
                 self.disconnect().await;
             }
         }
@@ -176,26 +182,18 @@ impl Servers {
 }
 
 /// Makes the calls that have no answer yet; the first trouble that was met, if any.
-async fn round(topology: &Topology, calls: &[Call], answers: &mut [Option<Value>]) -> Option<Trouble> {
-    let mut pipelines: Vec<(usize, Vec<usize>)> = Vec::new();
-    let mut open: Vec<(Vec<usize>, usize)> = vec![(Vec::new(), 0); topology.primaries.len()];
-    for (at, call) in calls.iter().enumerate().filter(|(at, _)| answers[*at].is_none()) {
-        let owner = topology.owner(call.slot);
-        let (waiting, weight) = &mut open[owner];
-        waiting.push(at);
-        *weight += call.weight;
-        if *weight >= PIPELINE {
-            pipelines.push((owner, std::mem::take(waiting)));
-            *weight = 0;
-        }
-    }
-    pipelines.extend(open.into_iter().enumerate().map(|(owner, (waiting, _))| (owner, waiting)).filter(|(_, waiting)| !waiting.is_empty()));
-    let mut results = stream::iter(pipelines.into_iter().enumerate())
+async fn round(
+    topology: &Topology,
+    calls: &[Call],
+    command: &(dyn Fn(usize) -> Cmd + Sync),
+    answers: &mut [Option<Value>],
+) -> Option<Trouble> {
+    let mut results = stream::iter(pipelines(topology, calls, answers).into_iter().enumerate())
         .map(|(turn, (owner, part))| async move {
             let mut pipe = redis::Pipeline::with_capacity(part.len());
             pipe.ignore_errors();
             for at in &part {
-                pipe.add_command(calls[*at].command.clone());
+                pipe.add_command(command(*at));
             }
             let mut connection = topology.primaries[owner].connections[turn % CONNECTIONS].clone();
             let answers: RedisResult<Vec<RedisResult<Value>>> = pipe.query_async(&mut connection).await;
@@ -219,6 +217,26 @@ async fn round(topology: &Topology, calls: &[Call], answers: &mut [Option<Value>
     met
 }
 
+/// Cuts the calls that have no answer yet into pipelines, each for one primary.
+fn pipelines(topology: &Topology, calls: &[Call], answers: &[Option<Value>]) -> Vec<(usize, Vec<usize>)> {
+    let mut pipelines: Vec<(usize, Vec<usize>)> = Vec::new();
+    let mut open: Vec<(Vec<usize>, usize)> = vec![(Vec::new(), 0); topology.primaries.len()];
+    for (at, call) in calls.iter().enumerate().filter(|(at, _)| answers[*at].is_none()) {
+        let owner = topology.owner(call.slot);
+        let (waiting, weight) = &mut open[owner];
+        waiting.push(at);
+        *weight += call.weight;
+        if *weight >= PIPELINE {
+            pipelines.push((owner, std::mem::take(waiting)));
+            *weight = 0;
+        }
+    }
+    pipelines.extend(
+        open.into_iter().enumerate().map(|(owner, (waiting, _))| (owner, waiting)).filter(|(_, waiting)| !waiting.is_empty()),
+    );
+    pipelines
+}
+
 /// Connects to the seed, and to every primary when it belongs to a cluster.
 async fn discover(seed: &ConnectionInfo) -> RedisResult<Topology> {
     let mut first = connect(seed).await?;
@@ -227,10 +245,10 @@ async fn discover(seed: &ConnectionInfo) -> RedisResult<Topology> {
         let connections = vec![first, connect(seed).await?];
         return Ok(Topology { primaries: vec![Primary { name: seed.addr().to_string(), connections }], owners: Vec::new() });
     }
-    let ranges: Vec<(u16, u16, (Option<String>, u16))> = slots(redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut first).await?)?;
+    let ranges = slots(redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut first).await?)?;
     let mut primaries: Vec<Primary> = Vec::new();
     let mut owners = vec![0; usize::from(SLOTS)];
-    for (from, to, (host, port)) in ranges {
+    for Owned { from, to, host, port } in ranges {
         let node = seed.clone().set_addr(beside(seed.addr(), host, port));
         let name = node.addr().to_string();
         let owner = match primaries.iter().position(|primary| primary.name == name) {
@@ -254,8 +272,16 @@ async fn connect(node: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
     Client::open(node.clone())?.get_multiplexed_async_connection_with_config(&config).await
 }
 
-/// The answer to `CLUSTER SLOTS`: ranges of slots and where their primary is. A node that does not know its own name says so.
-fn slots(answer: Value) -> RedisResult<Vec<(u16, u16, (Option<String>, u16))>> {
+/// A range of slots and where its primary is. A node that does not know its own name has no host.
+struct Owned {
+    from: u16,
+    to: u16,
+    host: Option<String>,
+    port: u16,
+}
+
+/// The answer to `CLUSTER SLOTS`.
+fn slots(answer: Value) -> RedisResult<Vec<Owned>> {
     let ranges: Vec<Vec<Value>> = redis::from_redis_value(answer)?;
     let mut found = Vec::with_capacity(ranges.len());
     for range in ranges {
@@ -265,7 +291,7 @@ fn slots(answer: Value) -> RedisResult<Vec<(u16, u16, (Option<String>, u16))>> {
         let mut node = Vec::<Value>::into_iter(redis::from_redis_value(next())?);
         let mut next = || node.next().unwrap_or(Value::Nil);
         let (host, port): (Option<String>, u16) = (redis::from_redis_value(next())?, redis::from_redis_value(next())?);
-        found.push((from, to, (host.filter(|host| !host.is_empty() && host != "?"), port)));
+        found.push(Owned { from, to, host: host.filter(|host| !host.is_empty() && host != "?"), port });
     }
     Ok(found)
 }
@@ -322,7 +348,7 @@ mod tests {
     fn slots_are_those_of_the_cluster_specification() {
         assert_eq!(slot(b"123456789"), 0x31c3);
         assert_eq!(slot(b"{user1000}.following"), slot(b"user1000"));
-        assert_eq!(slot(b"foo{}{bar}"), 0x2182 % SLOTS, "an empty tag is no tag");
+        assert_eq!(slot(b"foo{}{bar}"), 8363, "an empty tag is no tag");
         assert_eq!(slot(b"foo{{bar}}zap"), slot(b"{bar"));
     }
 

@@ -21,7 +21,8 @@ pub fn january() -> Vec<Ride> {
 
 /// The ten days that most tests replace: another value, and driver 9 is gone while driver 7 is new.
 pub fn corrected() -> Vec<Ride> {
-    let days = (10..20).flat_map(|day| (1..=4).map(move |driver| ride(driver, &format!("2024-01-{day:02}"), 1000 * driver + day)));
+    let days =
+        (10..20).flat_map(|day| (1..=4).map(move |driver| ride(driver, &format!("2024-01-{day:02}"), 1000 * driver + day)));
     days.chain([ride(7, "2024-01-15", 7)]).collect()
 }
 

@@ -28,12 +28,19 @@ impl World {
     /// Others set a property of the table.
     pub async fn set_property(&self, key: &str, value: &str) -> DeltaTable {
         let properties = HashMap::from([(key.to_owned(), value.to_owned())]);
-        self.table().await.set_tbl_properties().with_properties(properties).with_raise_if_not_exists(false).await.expect("a property")
+        self.table()
+            .await
+            .set_tbl_properties()
+            .with_properties(properties)
+            .with_raise_if_not_exists(false)
+            .await
+            .expect("a property")
     }
 
     /// Others delete every file that the newest version does not name.
     pub async fn vacuum(&self) {
-        let vacuum = self.table().await.vacuum().with_retention_period(chrono::Duration::zero()).with_enforce_retention_duration(false);
+        let vacuum =
+            self.table().await.vacuum().with_retention_period(chrono::Duration::zero()).with_enforce_retention_duration(false);
         let (_, metrics) = vacuum.with_mode(deltalake::operations::vacuum::VacuumMode::Full).await.expect("vacuumed");
         assert!(!metrics.files_deleted.is_empty(), "something was deleted");
     }

@@ -99,7 +99,9 @@ impl Feast for FeastSqlite {
         for (feature, value) in values {
             transaction
                 .execute(
-                    &format!("INSERT OR REPLACE INTO {table} (entity_key, feature_name, value, event_ts) VALUES (?1, ?2, ?3, ?4)"),
+                    &format!(
+                        "INSERT OR REPLACE INTO {table} (entity_key, feature_name, value, event_ts) VALUES (?1, ?2, ?3, ?4)"
+                    ),
                     rusqlite::params![key, feature, value, micros.div_euclid(1_000_000)],
                 )
                 .expect("INSERT");
@@ -113,10 +115,8 @@ impl Feast for FeastSqlite {
             .0
             .prepare(&format!("SELECT feature_name, value, event_ts FROM {table} WHERE entity_key = ?1"))
             .expect("a statement");
-        let rows: Vec<(String, Vec<u8>, i64)> = read
-            .query_map([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .and_then(Iterator::collect)
-            .expect("rows");
+        let rows: Vec<(String, Vec<u8>, i64)> =
+            read.query_map([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).and_then(Iterator::collect).expect("rows");
         let seconds = rows.iter().map(|row| row.2).max()?;
         let values = features.iter().map(|name| rows.iter().find(|row| row.0 == *name).map(|row| row.1.clone())).collect();
         Some((seconds * 1_000_000, values))
@@ -131,11 +131,8 @@ impl Feast for FeastSqlite {
         let mut others = Vec::new();
         for table in tables.into_iter().filter(|table| *table != format!("demo_{view}")) {
             let dump = format!("SELECT feature_name || hex(value) || event_ts FROM \"{table}\" WHERE entity_key = ?1 ORDER BY 1");
-            let rows: Vec<String> = self
-                .0
-                .prepare(&dump)
-                .and_then(|mut rows| rows.query_map([key], |row| row.get(0))?.collect())
-                .expect("rows");
+            let rows: Vec<String> =
+                self.0.prepare(&dump).and_then(|mut rows| rows.query_map([key], |row| row.get(0))?.collect()).expect("rows");
             others.extend(rows.into_iter().map(String::into_bytes));
         }
         others

@@ -4,6 +4,11 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// A port of the loopback interface that nobody uses now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
 /// A server that ends with the value.
 pub struct RedisServer {
     child: Child,
@@ -16,7 +21,7 @@ impl RedisServer {
     pub fn start(arguments: &[&str]) -> Self {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+            let port = free_port();
             let folder = tempfile::tempdir().expect("a folder");
             let mut child = Command::new("redis-server")
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])

@@ -35,7 +35,10 @@ async fn the_bytes_are_feasts() {
         (feast::field("trips", "f").to_vec(), number(1)),
         (feast::field("trips", "g").to_vec(), number(2)),
         (b"_ts:trips".to_vec(), time.to_vec()),
-        (b"_fsb:trips".to_vec(), [&1_u64.to_le_bytes()[..], &time].concat()),
+        (
+            b"_fsb:trips".to_vec(),
+            [&1_u64.to_le_bytes()[..], &row(1_767_312_000 * SECOND, &[1, 2]).digest().to_le_bytes(), &time].concat(),
+        ),
     ];
     expected.sort();
     assert_eq!(fields, expected);
@@ -147,6 +150,13 @@ async fn a_lost_connection_is_made_again() {
     let server = RedisServer::start(&[]);
     let store = store(&server);
     write(&store, 1, SECOND).await;
-    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes").exec(&mut server.connection()).expect("KILL");
+    redis::cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("normal")
+        .arg("SKIPME")
+        .arg("yes")
+        .exec(&mut server.connection())
+        .expect("KILL");
     assert_eq!(write(&store, 2, SECOND).await, Applied::Written);
 }

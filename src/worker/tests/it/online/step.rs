@@ -33,7 +33,8 @@ macro_rules! on_every_store {
 }
 
 fn counts(report: &OnlineReport) -> (u64, u64, u64, u64, u64) {
-    let OnlineReport { entities_updated, entities_removed, entities_kept_newer, entities_kept_live, entities_unchanged, .. } = *report;
+    let OnlineReport { entities_updated, entities_removed, entities_kept_newer, entities_kept_live, entities_unchanged, .. } =
+        *report;
     (entities_updated, entities_removed, entities_kept_newer, entities_kept_live, entities_unchanged)
 }
 

@@ -13,9 +13,11 @@ use std::sync::Arc;
 
 pub const SECOND: i64 = 1_000_000;
 
+type Make = dyn Fn(&View) -> Arc<dyn OnlineStore>;
+
 /// A store of one kind with what keeps it alive.
 pub struct Bed {
-    make: Box<dyn Fn(&View) -> Arc<dyn OnlineStore>>,
+    make: Box<Make>,
     pub feast: Box<dyn Feast>,
 }
 

@@ -4,7 +4,8 @@ use super::feast::{Feast, FeastRedis, FeastSqlite};
 use super::redis_server::RedisServer;
 use super::stores::{key, number};
 use backfill_core::api::{
-    Entity, EvictionPolicy, Feature, KeyType, Mode, NullKeys, OnlineUnknown, PartitionBy, RowsOutside, SchemaGuard, Timestamps, ValueType,
+    Entity, EvictionPolicy, Feature, KeyType, Mode, NullKeys, OnlineUnknown, PartitionBy, RowsOutside, SchemaGuard, Timestamps,
+    ValueType,
 };
 use backfill_core::contract::{
     BackfillRef, Definition, Guards, Notice, Online, OnlineReport, OnlineTarget, Order, Scope, Size, Stores, Table, VERSION,
@@ -217,7 +218,8 @@ impl World {
         let added = self.write(rows).await;
         let version = delta::version(&pinned).cast_signed();
         let details = serde_json::json!({ "key": self.order.key, "pinned": version });
-        let mut actions = vec![delta::commit_info("BACKFILL", None, details), delta::txn(&delta::publish_app(&self.order.key), 1)];
+        let mut actions =
+            vec![delta::commit_info("BACKFILL", None, details), delta::txn(&delta::publish_app(&self.order.key), 1)];
         let removed = |add: Add| Action::Remove(delta::DataFile::new(add, "event_timestamp").remove(Utc::now()));
         actions.extend(replaced.into_iter().map(|(add, _)| removed(add)));
         actions.extend(added.iter().map(|(add, _)| Action::Add(add.clone())));
@@ -293,10 +295,7 @@ impl World {
         let cx = self.context(0);
         let store = online::open(&cx, &self.order, None).expect("a store");
         let cut = serde_json::json!({ "buckets": buckets });
-        self.record(&published.table)
-            .put_if_absent(&format!("online/{}/cut.json", store.id()), &cut)
-            .await
-            .expect("recorded");
+        self.record(&published.table).put_if_absent(&format!("online/{}/cut.json", store.id()), &cut).await.expect("recorded");
     }
 }
 

@@ -5,11 +5,13 @@ mod ended;
 mod online;
 mod python;
 mod rides;
+mod stores;
 mod table;
 mod world;
 
 pub use ended::Ended;
 pub use python::python;
-pub use rides::{Ride, at, ride, rides_batch, time_column};
-pub use table::{Data, add, create_table, parquet_bytes, plain_schema};
-pub use world::{Kind, World, quickstart};
+pub use rides::{Ride, at, ride, rides_batch, rides_with, time_column};
+pub(crate) use stores::on_both_stores;
+pub use table::{Data, add, create_table, parquet_bytes, plain_schema, rides_of_table};
+pub use world::{Kind, World, object, quickstart, quickstart_part};

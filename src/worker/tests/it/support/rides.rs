@@ -35,6 +35,13 @@ pub fn rides_batch(rides: &[Ride]) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length")
 }
 
+/// Rides with further columns.
+pub fn rides_with(rides: &[Ride], more: impl IntoIterator<Item = (&'static str, ArrayRef)>) -> RecordBatch {
+    let columns = ["driver", "at", "trips"].into_iter().zip(rides_batch(rides).columns().to_vec());
+    let columns = columns.chain(more).map(|(name, column)| (name, column, true));
+    RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length")
+}
+
 /// The rides in a batch with at least these columns.
 pub fn rides_of(batch: &RecordBatch) -> Vec<Ride> {
     let column = |name: &str| batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name}"));

@@ -62,12 +62,12 @@ impl World {
 
     /// The rides in the newest version, by time and driver.
     pub async fn rides(&self) -> Vec<Ride> {
-        sorted(&self.table().await).await
+        rides_of_table(&self.table().await).await
     }
 
     /// The rides in an older version.
     pub async fn rides_at(&self, version: u64) -> Vec<Ride> {
-        sorted(&delta::at(&self.table().await, version).await.expect("the version")).await
+        rides_of_table(&delta::at(&self.table().await, version).await.expect("the version")).await
     }
 
     /// The files of the newest version and their statistics of the event time.
@@ -189,7 +189,8 @@ pub async fn rows(table: &DeltaTable) -> RecordBatch {
     concat_batches(&schema, &batches).expect("batches of one schema")
 }
 
-async fn sorted(table: &DeltaTable) -> Vec<Ride> {
+/// The rides in a table, by time and driver.
+pub async fn rides_of_table(table: &DeltaTable) -> Vec<Ride> {
     let mut rides = rides_of(&rows(table).await);
     rides.sort_by_key(|ride| (ride.1, ride.0, ride.2));
     rides

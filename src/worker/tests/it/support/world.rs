@@ -38,15 +38,17 @@ impl World {
     pub fn on(kind: Kind) -> Self {
         match kind {
             Kind::Sqlite => Self::new(),
-            Kind::Redis => {
-                let server = RedisServer::start(&[]);
-                let url = server.url();
-                let world = Self::with(json!({ "redis": { "urlSecret": { "name": "redis", "key": "url" } } }), Some(server));
-                std::fs::create_dir_all(world.path("secrets/redis")).expect("a folder");
-                std::fs::write(world.path("secrets/redis/url"), url).expect("a secret");
-                world
-            }
+            Kind::Redis => Self::on_redis(&[]),
         }
+    }
+
+    /// With a Redis server of these further arguments.
+    pub fn on_redis(arguments: &[&str]) -> Self {
+        let server = RedisServer::start(arguments);
+        let url = server.url();
+        let world = Self::with(json!({ "redis": { "urlSecret": { "name": "redis", "key": "url" } } }), Some(server));
+        world.file("secrets/redis/url", url.as_bytes());
+        world
     }
 
     fn with(online: Value, server: Option<RedisServer>) -> Self {
@@ -117,7 +119,7 @@ impl World {
         runs.remove(0)
     }
 
-    /// Runs the whole of what there is again and again: a reset that fills a month, which every test of intervals begins with.
+    /// Fills the table and the online store by a reset.
     #[track_caller]
     pub fn fill(&self, rides: &[Ride], start: &str, stop: &str) {
         self.source(rides);
@@ -125,13 +127,31 @@ impl World {
     }
 
     /// What runs a backfill of the feature set.
-    pub fn command(&self, name: &str, mut spec: Value) -> Command {
-        spec["featureSet"] = self.feature_set["metadata"]["name"].clone();
+    pub fn command(&self, name: &str, spec: Value) -> Command {
+        self.command_of(&[(name, spec)])
+    }
+
+    /// Runs several backfills in one process; the feature set is this one unless they say otherwise.
+    #[track_caller]
+    pub fn backfills(&self, backfills: &[(&str, Value)]) -> Vec<Ended> {
+        let ended = self.run(&mut self.command_of(backfills));
+        assert_eq!(ended.len(), backfills.len(), "one line a backfill");
+        ended
+    }
+
+    fn command_of(&self, backfills: &[(&str, Value)]) -> Command {
         let template = json!({ "engine": "DataFusion", "cores": 2, "memory": "512Mi", "scratch": "1Gi" });
-        let template = json!({ "apiVersion": "featureset.dev/v1alpha1", "kind": "ClusterTemplate", "metadata": { "name": "small" }, "spec": template });
+        let mut template = object("ClusterTemplate", "small", template);
+        template["metadata"].as_object_mut().expect("metadata").remove("namespace");
         let mut objects = vec![self.store.clone(), template, self.feature_set.clone()];
         objects.extend(self.others.iter().cloned());
-        objects.push(object("FeatureSetBackfill", name, spec));
+        for (name, spec) in backfills {
+            let mut spec = spec.clone();
+            if spec.get("featureSet").is_none() {
+                spec["featureSet"] = self.feature_set["metadata"]["name"].clone();
+            }
+            objects.push(object("FeatureSetBackfill", name, spec));
+        }
         self.runs.set(self.runs.get() + 1);
         let manifests = self.folder.path().join(format!("manifests-{}.yaml", self.runs.get()));
         let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
@@ -191,4 +211,15 @@ fn run(command: &mut Command) -> Vec<Ended> {
 pub fn quickstart(state: &Path) -> Vec<Ended> {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/quickstart");
     run(&mut local(&manifests, state))
+}
+
+/// Runs the backfills of some manifests of the quickstart.
+#[track_caller]
+pub fn quickstart_part(state: &Path, names: &[&str]) -> Vec<Ended> {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in names {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../deploy/examples/quickstart/{name}.yaml"));
+        std::fs::copy(manifest, folder.path().join(format!("{name}.yaml"))).expect("copied");
+    }
+    run(&mut local(folder.path(), state))
 }
