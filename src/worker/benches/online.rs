@@ -59,7 +59,7 @@ async fn pass(store: &RedisStore, keys: &[EntityKey], generation: u64, unchanged
         let mut changes = Vec::with_capacity(keys.len());
         for (place, (key, seen)) in keys.iter().zip(seen).enumerate() {
             let entity = chunk * CHUNK + place;
-            let changed = unchanged == 0 || entity % unchanged != 0;
+            let changed = unchanged == 0 || !entity.is_multiple_of(unchanged);
             let row = row(entity, if changed { generation } else { 1 });
             let decision = decide(&rules, seen.current, seen.current.map(|row| row.ts), Some(row.ts));
             assert_eq!(decision, Decision::Write, "nothing is newer");

@@ -120,8 +120,7 @@ fn strict<T: DeserializeOwned>(document: Value) -> Result<T, String> {
             unknown.push(path);
         }
     };
-    let object = serde_ignored::deserialize(document, &mut known)
-        .map_err(|error| format!("{kind} \"{name}\": {error}"))?;
+    let object = serde_ignored::deserialize(document, &mut known).map_err(|error| format!("{kind} \"{name}\": {error}"))?;
     match unknown.as_slice() {
         [] => Ok(object),
         fields => Err(format!("{kind} \"{name}\": unknown field {}", fields.join(", "))),

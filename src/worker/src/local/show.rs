@@ -161,10 +161,9 @@ fn offline_lines(offline: &OfflineReport, planned: bool) {
                 &proof.hash_after[..8]
             ),
             Verdict::NotApplicable => "the table is new: there is no outside".to_owned(),
-            Verdict::Warned | Verdict::Failed => format!(
-                "FAILED: {} rows outside before, {} after",
-                proof.rows_outside_before, proof.rows_outside_after
-            ),
+            Verdict::Warned | Verdict::Failed => {
+                format!("FAILED: {} rows outside before, {} after", proof.rows_outside_before, proof.rows_outside_after)
+            }
         };
         line("proof", &words);
     }
@@ -188,7 +187,8 @@ fn online_line(online: &OnlineReport) -> String {
 pub fn success_message(ended: &Ended) -> String {
     let offline = ended.offline.as_ref().and_then(|report| report.offline.as_ref());
     let online = ended.online.as_ref().and_then(|report| report.online.as_ref());
-    let offline = offline.map(|r| format!("{} rows replaced by {} in version {}", r.rows_removed, r.rows_written, r.version_after.unwrap_or(0)));
+    let offline = offline
+        .map(|r| format!("{} rows replaced by {} in version {}", r.rows_removed, r.rows_written, r.version_after.unwrap_or(0)));
     let online = online.map(|r| format!("{} entities updated, {} removed", r.entities_updated, r.entities_removed));
     [offline, online].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

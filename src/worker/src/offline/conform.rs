@@ -122,7 +122,8 @@ impl Conform {
             return Err(Failure::permanent(Reason::SchemaMismatch, problems.join(", ")));
         }
         notices.extend(extra_columns(found, &columns));
-        let counts_sizes = fields.iter().any(|field| !field.data_type().is_primitive() && field.data_type() != &DataType::Boolean);
+        let counts_sizes =
+            fields.iter().any(|field| !field.data_type().is_primitive() && field.data_type() != &DataType::Boolean);
         let conform = Self {
             columns,
             schema: Arc::new(Schema::new(fields)),
@@ -145,7 +146,8 @@ impl Conform {
         for (field, index) in self.schema.fields().iter().zip(&self.columns) {
             arrays.push(self.cast(field, batch.column(*index))?);
         }
-        let batch = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| overflow(&self.name, &error.to_string()))?;
+        let batch =
+            RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| overflow(&self.name, &error.to_string()))?;
         if self.counts_sizes {
             refuse_large_rows(&batch, self.keys)?;
         }
@@ -157,9 +159,10 @@ impl Conform {
         let mut batch = batch;
         let required: Vec<&ArrayRef> = batch.columns()[..=self.keys].iter().filter(|column| column.null_count() > 0).collect();
         if !required.is_empty() {
-            let present = required.iter().map(|column| is_not_null(column).expect("any array has a null mask")).reduce(|a, b| {
-                and(&a, &b).expect("masks of one batch are of one length")
-            });
+            let present = required
+                .iter()
+                .map(|column| is_not_null(column).expect("any array has a null mask"))
+                .reduce(|a, b| and(&a, &b).expect("masks of one batch are of one length"));
             let present = present.expect("there is one");
             let kept = filter_record_batch(&batch, &present).expect("the mask is of the batch's length");
             dropped.null_key.fetch_add((batch.num_rows() - kept.num_rows()) as u64, Ordering::Relaxed);
@@ -212,7 +215,8 @@ impl Conform {
                 Ok(Arc::new(ListArray::new(Arc::new(element), lists.offsets().clone(), values, lists.nulls().cloned())))
             }
             DataType::LargeList(element) | DataType::FixedSizeList(element, _) if is_nanos(element) => {
-                let lists = cast(array, &DataType::List(Arc::clone(element))).map_err(|error| overflow(column, &error.to_string()))?;
+                let lists =
+                    cast(array, &DataType::List(Arc::clone(element))).map_err(|error| overflow(column, &error.to_string()))?;
                 self.to_micros(column, &lists)
             }
             _ => Ok(Arc::clone(array)),
@@ -297,7 +301,8 @@ fn refuse_large_rows(batch: &RecordBatch, keys: usize) -> Result<()> {
     for row in 0..batch.num_rows() {
         let bytes: usize = batch.columns().iter().map(|column| bytes_of(column, row)).sum();
         if bytes > ROW_BYTES_MAX {
-            let key = crate::offline::hash::row_hash(&batch.project(&(0..keys).collect::<Vec<_>>()).expect("keys come first"), row);
+            let key =
+                crate::offline::hash::row_hash(&batch.project(&(0..keys).collect::<Vec<_>>()).expect("keys come first"), row);
             return Err(Failure::permanent(
                 Reason::RowTooLarge,
                 format!("a row of {bytes} bytes is larger than {ROW_BYTES_MAX}; the hash of its keys is {key:032x}"),

@@ -132,7 +132,10 @@ async fn violations(check: &Check, staged: &Staged, session: &SessionContext, ta
         return Ok(0);
     }
     let rejected = |error: &DataFusionError| {
-        Failure::permanent(Reason::CheckFailed, format!("the check \"{}\" cannot be evaluated: {}", check.name, error.strip_backtrace()))
+        Failure::permanent(
+            Reason::CheckFailed,
+            format!("the check \"{}\" cannot be evaluated: {}", check.name, error.strip_backtrace()),
+        )
     };
     let rows = rescue::read_back(session, target, &staged.adds, target.shape.rows.clone()).await?;
     let counted = async {
@@ -140,8 +143,10 @@ async fn violations(check: &Check, staged: &Staged, session: &SessionContext, ta
         rows.filter(predicate.is_not_true())?.aggregate(vec![], vec![count(lit(1_i64))])
     };
     let counted = counted.await.map_err(|error: DataFusionError| rejected(&error))?;
-    let mut stream = stage::stream(counted).await.map_err(|failure| {
-        Failure { reason: Reason::CheckFailed, message: format!("the check \"{}\": {}", check.name, failure.message), ..failure }
+    let mut stream = stage::stream(counted).await.map_err(|failure| Failure {
+        reason: Reason::CheckFailed,
+        message: format!("the check \"{}\": {}", check.name, failure.message),
+        ..failure
     })?;
     let batch = stage::next(&mut stream).await?;
     Ok(batch.map_or(0, |batch| batch.column(0).as_primitive::<Int64Type>().value(0).unsigned_abs()))

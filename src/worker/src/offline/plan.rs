@@ -80,12 +80,7 @@ fn unchanged(old: &DataFrame, new: &DataFrame, shape: &Shape) -> Result<DataFram
 }
 
 /// Entities removed, updated, and kept because something newer stays.
-fn entities(
-    old: &DataFrame,
-    new: &DataFrame,
-    kept: &DataFrame,
-    shape: &Shape,
-) -> Result<DataFrame, DataFusionError> {
+fn entities(old: &DataFrame, new: &DataFrame, kept: &DataFrame, shape: &Shape) -> Result<DataFrame, DataFusionError> {
     let keys = || shape.keys.iter().map(|key| col(quoted(key))).collect::<Vec<_>>();
     let newest = |frame: &DataFrame, name: &str| {
         let t = max(col(quoted(&shape.time))).alias("t");
@@ -99,7 +94,10 @@ fn entities(
     )?;
     let affected = col("old_t").is_not_null().or(col("new_t").is_not_null());
     let keeps = col("kept_t").is_not_null().and(
-        col("kept_t").gt_eq(col("new_t")).or(col("new_t").is_null()).and(col("kept_t").gt_eq(col("old_t")).or(col("old_t").is_null())),
+        col("kept_t")
+            .gt_eq(col("new_t"))
+            .or(col("new_t").is_null())
+            .and(col("kept_t").gt_eq(col("old_t")).or(col("old_t").is_null())),
     );
     let removed = col("new_t").is_null().and(col("kept_t").is_null());
     let counted = |what: Expr, name: &str| -> Result<Expr, DataFusionError> {

@@ -39,7 +39,13 @@ pub struct Proved {
 ///
 /// Proven are: the files that differ are exactly those of the commit; the rows outside the boundaries in the removed files and
 /// in the added ones are the same multiset, bit for bit. The latter also shows that no new row lies outside.
-pub async fn prove(session: &SessionContext, table: &DeltaTable, version: Version, deletes: Deletes, time: &str) -> Result<Proved> {
+pub async fn prove(
+    session: &SessionContext,
+    table: &DeltaTable,
+    version: Version,
+    deletes: Deletes,
+    time: &str,
+) -> Result<Proved> {
     let after = delta::at(table, version).await?;
     let before = match version.checked_sub(1) {
         Some(parent) => Some(delta::at(table, parent).await?),
@@ -90,9 +96,9 @@ pub async fn prove(session: &SessionContext, table: &DeltaTable, version: Versio
 
 /// Whether the files that differ are those that the commit names.
 async fn commit_says(table: &DeltaTable, version: Version, removed: &[DataFile], added: &[DataFile]) -> Result<bool> {
-    let actions = delta::commit_at(table, version).await?.ok_or_else(|| {
-        Failure::permanent(Reason::SnapshotExpired, format!("the log entry of version {version} is gone"))
-    })?;
+    let actions = delta::commit_at(table, version)
+        .await?
+        .ok_or_else(|| Failure::permanent(Reason::SnapshotExpired, format!("the log entry of version {version} is gone")))?;
     let named = |take: fn(&Action) -> Option<&String>| -> HashSet<&String> { actions.iter().filter_map(take).collect() };
     let added_by_commit = named(|action| match action {
         Action::Add(add) => Some(&add.path),

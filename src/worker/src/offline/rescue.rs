@@ -99,14 +99,7 @@ pub async fn copy(
         ));
     }
     let hex = |digest: Digest| format!("{:032x}", digest.sum);
-    Ok(Rescued {
-        file: file.add.path.clone(),
-        rows,
-        adds,
-        kept: before.rows,
-        hash_before: hex(before),
-        hash_after: hex(after),
-    })
+    Ok(Rescued { file: file.add.path.clone(), rows, adds, kept: before.rows, hash_before: hex(before), hash_after: hex(after) })
 }
 
 /// The columns that files of the table hold: all but the partition columns.
@@ -161,7 +154,8 @@ async fn read_files(session: &SessionContext, target: &Target<'_>, adds: &[&Add]
     let (_, root) = target.location.store()?;
     let paths: Vec<String> = adds.iter().map(|add| format!("{root}/{}", add.path)).collect();
     let format = Arc::new(ParquetFormat::default());
-    let table = sources::table_of_files(session, target.location, paths.iter().map(String::as_str), format, Some(columns)).await?;
+    let table =
+        sources::table_of_files(session, target.location, paths.iter().map(String::as_str), format, Some(columns)).await?;
     let frame = table.and_then(|table| session.read_table(Arc::new(table)));
     frame.map_err(|error| crate::session::failure(&error, Reason::OfflineUnavailable))
 }

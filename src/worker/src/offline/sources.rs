@@ -126,7 +126,9 @@ async fn files(source: &OrderSource, location: &Location) -> Result<Vec<SourceFi
     let single = store.head(&path).await;
     let mut found: Vec<ObjectMeta> = match single {
         Ok(meta) => vec![meta],
-        Err(ObjectStoreError::NotFound { .. }) => list(store.as_ref(), &path).await.map_err(|error| unreadable(source, &error))?,
+        Err(ObjectStoreError::NotFound { .. }) => {
+            list(store.as_ref(), &path).await.map_err(|error| unreadable(source, &error))?
+        }
         // A folder of a file system is no object.
         Err(_) if location.url.scheme() == "file" => {
             list(store.as_ref(), &path).await.map_err(|error| unreadable(source, &error))?
@@ -166,7 +168,9 @@ fn unreadable(source: &OrderSource, error: &ObjectStoreError) -> Failure {
             format!("source \"{}\" at {} refuses the credentials: {error}", source.name, source.uri),
         ),
         ObjectStoreError::NotFound { .. } => missing(source, "there is no such file or folder"),
-        _ => Failure::passing(Reason::SourceNotFound, format!("cannot read source \"{}\" at {}: {error}", source.name, source.uri)),
+        _ => {
+            Failure::passing(Reason::SourceNotFound, format!("cannot read source \"{}\" at {}: {error}", source.name, source.uri))
+        }
     }
 }
 
@@ -249,7 +253,7 @@ pub async fn table_of_files(
         let schema = match schema {
             Some(schema) => schema,
             None => {
-                let files = paths.iter().map(|path| Path::parse(path)).collect::<Result<Vec<_>, _>>().map_err(object_store::Error::from)?;
+                let files = paths.iter().map(Path::parse).collect::<Result<Vec<_>, _>>().map_err(object_store::Error::from)?;
                 let heads = futures::stream::iter(&files).map(|file| store.head(file)).buffered(HEADS);
                 format.infer_schema(&session.state(), &store, &heads.try_collect::<Vec<_>>().await?).await?
             }

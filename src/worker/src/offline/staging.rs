@@ -56,8 +56,7 @@ impl Staging<'_> {
                 _ => {
                     let prefix = format!("{}-r{number}", self.target.prefix);
                     let target = Target { prefix, store: self.target.store.clone(), ..*self.target };
-                    let copy =
-                        rescue::copy(&session, table, file, self.pin.deletes, rescue::Which::Outside, &target).await?;
+                    let copy = rescue::copy(&session, table, file, self.pin.deletes, rescue::Which::Outside, &target).await?;
                     removed += copy.rows - copy.kept;
                     rescued.push(copy);
                 }
@@ -124,7 +123,8 @@ impl Staging<'_> {
             let session = session::session(self.runtime, self.order.size.cores as usize);
             delta::register_store(&session, table);
             let shape = self.target.shape.with_rows(without_partition_date(table, self.target.shape));
-            let target = Target { shape: &shape, store: self.target.store.clone(), prefix: self.target.prefix.clone(), ..*self.target };
+            let target =
+                Target { shape: &shape, store: self.target.store.clone(), prefix: self.target.prefix.clone(), ..*self.target };
             self.cx.stage("staging", 1);
             let (adds, rows) = stage::rows(undo::rows(&session, table, undone, time).await?, &target).await?;
             self.cx.advance(1, rows);

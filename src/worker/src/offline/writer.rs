@@ -168,7 +168,10 @@ impl TableWriter {
 }
 
 fn cannot_write(path: &str, error: &ParquetError) -> Failure {
-    let failure = session::failure(&DataFusionError::ParquetError(Box::new(ParquetError::General(error.to_string()))), Reason::OfflineUnavailable);
+    let failure = session::failure(
+        &DataFusionError::ParquetError(Box::new(ParquetError::General(error.to_string()))),
+        Reason::OfflineUnavailable,
+    );
     Failure { message: format!("cannot write {path}: {error}"), retry: true, ..failure }
 }
 
@@ -222,7 +225,9 @@ fn by_values(
         .iter()
         .map(|name| match date {
             Some((column, month)) if column == name => {
-                let days = times.iter().map(|t| t.map(|t| date_of(t, *month).signed_duration_since(NaiveDate::default()).num_days() as i32));
+                let days = times
+                    .iter()
+                    .map(|t| t.map(|t| date_of(t, *month).signed_duration_since(NaiveDate::default()).num_days() as i32));
                 Arc::new(days.collect::<deltalake::arrow::array::Date32Array>()) as ArrayRef
             }
             _ => batch.column_by_name(name).expect("partition columns are keys, features or the date").clone(),
@@ -345,7 +350,10 @@ impl Bounds {
             Statistics::Int64(s) => (s.min_opt().map(|v| Bound::Int(*v)), s.max_opt().map(|v| Bound::Int(*v))),
             Statistics::ByteArray(s) => {
                 let text = |bytes: &[u8]| {
-                    std::str::from_utf8(bytes).ok().filter(|text| text.len() <= STATS_TEXT_MAX).map(|text| Bound::Text(text.to_owned()))
+                    std::str::from_utf8(bytes)
+                        .ok()
+                        .filter(|text| text.len() <= STATS_TEXT_MAX)
+                        .map(|text| Bound::Text(text.to_owned()))
                 };
                 let exact = s.min_is_exact() && s.max_is_exact();
                 (s.min_bytes_opt().and_then(text).filter(|_| exact), s.max_bytes_opt().and_then(text).filter(|_| exact))

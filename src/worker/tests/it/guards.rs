@@ -45,7 +45,11 @@ async fn rows_without_key_or_time_fail_with_their_number_or_are_dropped() {
         refused(&world, with(json!({})), "NullKey", &["3 rows lack a key or the event time", "guards.nullKeys to Drop"]).await;
         let ended = world.backfill("dropped", with(json!({ "nullKeys": "Drop" })));
         ended.succeeded();
-        assert_eq!((ended.offline("rowsNullKey"), ended.offline("rowsOutside"), ended.offline("rowsWritten")), (3, 0, 9), "{sql}");
+        assert_eq!(
+            (ended.offline("rowsNullKey"), ended.offline("rowsOutside"), ended.offline("rowsWritten")),
+            (3, 0, 9),
+            "{sql}"
+        );
         assert!(ended.warning("NullKey").contains("3 rows"));
         assert_eq!(world.rides().await, april());
     }
@@ -242,7 +246,10 @@ async fn a_first_load_that_fails_binds_the_next_one_to_nothing() {
     assert!(world.data().await.rows.is_empty() && world.data().await.on_disk.is_empty());
     world.set("features", json!([{ "name": "trips", "type": "string" }]));
     world.set("offline", json!({ "partitionBy": "Month" }));
-    world.set("transformation", json!({ "sql": "SELECT driver, at, CAST(trips AS VARCHAR) AS trips FROM rides WHERE driver IS NOT NULL" }));
+    world.set(
+        "transformation",
+        json!({ "sql": "SELECT driver, at, CAST(trips AS VARCHAR) AS trips FROM rides WHERE driver IS NOT NULL" }),
+    );
     let ended = world.backfill("broken", with(json!({})));
     ended.succeeded();
     let data = world.data().await;

@@ -1,6 +1,8 @@
 //! Boundaries: what lies inside is replaced, what lies outside is the same bit for bit, however the table's files lie.
 
-use crate::support::{Ended, Ride, World, add, at, create_table, parquet_bytes, plain_schema, python, ride, rides_batch, rides_with};
+use crate::support::{
+    Ended, Ride, World, add, at, create_table, parquet_bytes, plain_schema, python, ride, rides_batch, rides_with,
+};
 use backfill_worker::delta::DataFile;
 use deltalake::arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use deltalake::arrow::datatypes::DataType;
@@ -123,7 +125,8 @@ async fn bounds_within_a_day_leave_the_rest_of_the_day() {
     world.source(&hours.iter().map(|(driver, at, _)| (*driver, *at, Some(100))).collect::<Vec<_>>());
     let ended = world.backfill("hours", json!({ "startTime": "2024-05-01T06:00:00", "stopTime": "2024-05-01T09:00:00.001Z" }));
     ended.succeeded();
-    let changed: Vec<i64> = world.rides().await.into_iter().filter(|ride| ride.2 == Some(100)).filter_map(|ride| ride.0).collect();
+    let changed: Vec<i64> =
+        world.rides().await.into_iter().filter(|ride| ride.2 == Some(100)).filter_map(|ride| ride.0).collect();
     assert_eq!(changed, [6, 7, 8, 9]);
     assert_eq!((ended.offline("rowsRescued"), world.rides().await.len()), (20, 24));
 }
@@ -237,7 +240,8 @@ async fn an_interval_may_be_the_first_load() {
     ended.succeeded();
     assert_eq!(world.rides().await, around(1)[2..6]);
     assert_eq!((ended.proof()["verdict"].as_str(), ended.offline("versionAfter")), (Some("NotApplicable"), 0));
-    let shrink = ended.json["offline"]["offline"]["guards"].as_array().expect("guards").iter().find(|guard| guard["name"] == "shrink");
+    let shrink =
+        ended.json["offline"]["offline"]["guards"].as_array().expect("guards").iter().find(|guard| guard["name"] == "shrink");
     assert_eq!(shrink.expect("the guard")["verdict"], "NotApplicable");
     assert_eq!(world.online(1), Some((at(STOP) / 1_000_000 - 1, 6)));
 }

@@ -131,11 +131,19 @@ async fn an_unfinished_backfill_is_finished_by_a_rebuild() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unfinished_backfill_can_be_finished_after_another_one() {
-    let world = filled();
-    world.killed_at("online-bucket-asked", "ten-days", ten_days());
-    let guards = json!({ "maxShrinkPercent": 100, "allowEmpty": true });
-    world.backfill("beside", json!({ "startTime": "2024-01-28", "stopTime": "2024-01-30", "guards": guards })).succeeded();
-    assert_eq!(world.online(9).expect("not removed yet").1, 9);
-    world.backfill("ten-days", ten_days()).succeeded();
-    assert_eq!((world.online(9), world.online(7).expect("driver 7").1), (None, 7));
+    for kind in [Kind::Sqlite, Kind::Redis] {
+        for (start, stop) in [("2024-01-28", "2024-01-30"), ("2024-01-19", "2024-01-30")] {
+            let world = filled_in(World::on(kind));
+            world.killed_at("online-batch-written", "ten-days", ten_days());
+            let guards = json!({ "maxShrinkPercent": 100, "allowEmpty": true });
+            world.backfill("other", json!({ "startTime": start, "stopTime": stop, "guards": guards })).succeeded();
+            world.delete("driver = 7").await;
+            world.backfill("ten-days", ten_days()).succeeded();
+            assert_eq!((world.online(9), world.online(7)), (None, None), "7 was written before others deleted it");
+            let newest =
+                world.rides().await.into_iter().filter(|ride| ride.0 == Some(1)).filter_map(|ride| ride.1.zip(ride.2)).max();
+            assert_eq!(world.online(1), newest.map(|(t, trips)| (t / 1_000_000, trips)));
+            world.backfill("ten-days", ten_days()).already_applied();
+        }
+    }
 }

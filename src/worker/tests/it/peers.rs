@@ -48,7 +48,8 @@ on_both_stores! {
 
     async fn an_entity_that_is_gone_from_the_new_data_falls_back_or_leaves(world) {
         let rides = filled(&world);
-        let kept: Vec<Ride> = rides.iter().filter(|ride| !(ride.0 == Some(1) || ride.0 == Some(3)) || ride.1 < Some(at("2024-05-01"))).copied().collect();
+        let stays = |ride: &&Ride| !matches!(ride.0, Some(1 | 3)) || ride.1 < Some(at("2024-05-01"));
+        let kept: Vec<Ride> = rides.iter().filter(stays).copied().collect();
         world.source(&kept);
         let ended = world.backfill("fewer", may());
         ended.succeeded();

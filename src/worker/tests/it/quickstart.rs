@@ -6,8 +6,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const VIEW: &str = "carrier_delays";
-const FEATURES: [(&str, &str); 4] =
-    [("flights", "int64"), ("mean_departure_delay", "float64"), ("p90_departure_delay", "float64"), ("cancelled_share", "float64")];
+const FEATURES: [(&str, &str); 4] = [
+    ("flights", "int64"),
+    ("mean_departure_delay", "float64"),
+    ("p90_departure_delay", "float64"),
+    ("cancelled_share", "float64"),
+];
 
 /// A state folder with the quickstart's data.
 fn state() -> tempfile::TempDir {
@@ -75,7 +79,10 @@ fn online(state: &Path) -> Vec<String> {
 fn the_year_its_february_and_its_undone_december_are_what_other_engines_see() {
     let state = state();
     let state = state.path();
-    let ended = quickstart_part(state, &["00-store", "01-carrier-delays", "02-weather-hourly", "10-reset-2013", "20-february-other-transformation"]);
+    let ended = quickstart_part(
+        state,
+        &["00-store", "01-carrier-delays", "02-weather-hourly", "10-reset-2013", "20-february-other-transformation"],
+    );
     let runs = by_name(&ended);
     let (year, february) = (runs["carrier-delays-2013"].succeeded(), runs["carrier-delays-february"].succeeded());
     assert_eq!((year.offline("windows"), february.offline("windows")), (365, 28));
@@ -141,7 +148,8 @@ fn a_second_run_of_everything_finds_it_applied(state: &Path) {
 }
 
 fn a_real_feast_client_reads_what_we_wrote(state: &Path, rows: &[Value]) {
-    let carriers: Vec<&str> = rows.iter().filter_map(|row| row["carrier"].as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let carriers: Vec<&str> =
+        rows.iter().filter_map(|row| row["carrier"].as_str()).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
     assert_eq!(carriers.len(), 16);
     let features: Vec<Value> = FEATURES.iter().map(|(name, kind)| json!({ "name": name, "type": kind })).collect();
     let feast = json!({
@@ -162,13 +170,16 @@ fn a_real_feast_client_reads_what_we_wrote(state: &Path, rows: &[Value]) {
     let mut feast = feast;
     feast["what"] = json!("historical");
     feast["online"].take();
-    let noon = |row: &Value| json!({ "carrier": row["carrier"], "event_timestamp": row["day"].as_i64().map(|day| day + 43_200_000_000) });
+    let half_a_day = 43_200_000_000;
+    let noon =
+        |row: &Value| json!({ "carrier": row["carrier"], "event_timestamp": row["day"].as_i64().map(|day| day + half_a_day) });
     let asked: Vec<&Value> = rows.iter().filter(|row| row["day"] == at("2013-02-09") || row["day"] == at("2013-12-25")).collect();
     feast["rows"] = asked.iter().map(|row| noon(row)).collect();
     let joined = python("feast_read.py", &feast);
     assert_eq!(joined.len(), asked.len());
     for row in asked {
-        let same = |joined: &&Value| joined["carrier"] == row["carrier"] && joined["event_timestamp"] == noon(row)["event_timestamp"];
+        let same =
+            |joined: &&Value| joined["carrier"] == row["carrier"] && joined["event_timestamp"] == noon(row)["event_timestamp"];
         let found = joined.iter().find(same).expect("the row that was asked for");
         for (name, _) in FEATURES {
             assert_eq!(found[name], row[name], "{row}");

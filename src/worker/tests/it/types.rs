@@ -98,8 +98,10 @@ fn agrees_with_feast(world: &World, entities: &Value, features: &[Value], rows: 
         None => json!({ "sqlite": world.path("online.db") }),
     };
     let names: Vec<&str> = entities.as_array().expect("a list").iter().filter_map(|entity| entity["name"].as_str()).collect();
-    let asked: Vec<Value> =
-        rows.iter().map(|row| names.iter().map(|name| ((*name).to_owned(), row[*name].clone())).collect::<serde_json::Map<_, _>>().into()).collect();
+    let asked: Vec<Value> = rows
+        .iter()
+        .map(|row| names.iter().map(|name| ((*name).to_owned(), row[*name].clone())).collect::<serde_json::Map<_, _>>().into())
+        .collect();
     let request = json!({
         "what": "online", "project": "demo", "view": "rides", "entities": entities, "features": features, "online": online,
         "rows": asked, "timestampColumn": "at",
@@ -128,8 +130,15 @@ async fn every_type_is_kept_bit_for_bit_and_read_by_feast() {
         let found = rows(&world);
         assert_eq!(found, expected);
         assert_eq!(found[0]["a_float64"], "8000000000000000", "-0.0");
-        assert_eq!((&found[1]["a_float64"], &found[1]["a_float32"]), (&json!("7ff8000000000abc"), &json!("7fc00abc")), "a NaN's bits");
-        assert_eq!((&found[1]["a_string"], &found[2]["a_string"], &found[3]["a_string"]), (&json!(TEXTS[1]), &json!(""), &Value::Null));
+        assert_eq!(
+            (&found[1]["a_float64"], &found[1]["a_float32"]),
+            (&json!("7ff8000000000abc"), &json!("7fc00abc")),
+            "a NaN's bits"
+        );
+        assert_eq!(
+            (&found[1]["a_string"], &found[2]["a_string"], &found[3]["a_string"]),
+            (&json!(TEXTS[1]), &json!(""), &Value::Null)
+        );
         agrees_with_feast(&world, &world.feature_set["spec"]["entities"], &as_features(&columns), &found);
         // All rows lie in one file that straddles the next interval: they are rewritten.
         world.append(&[ride(9, "2024-05-20", 9)]).await;
@@ -196,10 +205,20 @@ fn exact_casts() -> Vec<(&'static str, &'static str, ArrayRef, Value)> {
         ("f32_f64", "float64", Arc::new(Float32Array::from(vec![-0.0])), bits(-0.0)),
         ("i16_f32", "float32", Arc::new(Int16Array::from(vec![-1])), json!(format!("{:08x}", (-1.0_f32).to_bits()))),
         ("large_string", "string", Arc::new(LargeStringArray::from(vec!["ü\0"])), json!("ü\0")),
-        ("view_string", "string", Arc::new(StringViewArray::from(vec!["a longer text than twelve bytes"])), json!("a longer text than twelve bytes")),
+        (
+            "view_string",
+            "string",
+            Arc::new(StringViewArray::from(vec!["a longer text than twelve bytes"])),
+            json!("a longer text than twelve bytes"),
+        ),
         ("dictionary", "string", Arc::new(dictionary), json!("x")),
         ("large_bytes", "bytes", Arc::new(LargeBinaryArray::from_vec(vec![&[0, 255]])), json!("00ff")),
-        ("fixed_bytes", "bytes", Arc::new(FixedSizeBinaryArray::try_from_iter([[1_u8, 2]].iter()).expect("bytes")), json!("0102")),
+        (
+            "fixed_bytes",
+            "bytes",
+            Arc::new(FixedSizeBinaryArray::try_from_iter([[1_u8, 2]].iter()).expect("bytes")),
+            json!("0102"),
+        ),
         ("seconds", "timestamp", Arc::new(TimestampSecondArray::from(vec![-1]).with_timezone("UTC")), json!(-1_000_000)),
         ("millis", "timestamp", Arc::new(TimestampMillisecondArray::from(vec![-1]).with_timezone("+02:00")), json!(-1000)),
         ("nanos", "timestamp", Arc::new(TimestampNanosecondArray::from(vec![ns])), micros("2024-05-10 00:00:00.000001")),
@@ -217,7 +236,10 @@ async fn exact_casts_are_made_silently() {
     let mut features = as_features(&columns);
     features.extend([json!({ "name": "nothing", "type": "list<string>" }), json!({ "name": "money", "type": "float64" })]);
     world.set("features", features.into());
-    world.set("transformation", json!({ "sql": "SELECT *, NULL AS nothing, CAST(CAST(0.1 AS DECIMAL(38, 18)) AS DOUBLE) AS money FROM rides" }));
+    world.set(
+        "transformation",
+        json!({ "sql": "SELECT *, NULL AS nothing, CAST(CAST(0.1 AS DECIMAL(38, 18)) AS DOUBLE) AS money FROM rides" }),
+    );
     world.backfill("casts", may()).succeeded();
     let found = rows(&world).remove(0);
     for (name, _, _, expected) in casts {
@@ -258,7 +280,9 @@ async fn casts_that_may_lose_something_are_refused_with_the_cast_to_write() {
         ("\"structure\"", "AS VARCHAR)"),
         ("\"flag_i32\"", "AS INT)"),
     ] {
-        let said = message.split("column ").any(|part| part.starts_with(name.split(':').next().expect("a name")) && part.contains(way_out));
+        let said = message
+            .split("column ")
+            .any(|part| part.starts_with(name.split(':').next().expect("a name")) && part.contains(way_out));
         assert!(said && message.contains(name), "{name} {way_out}: {message}");
     }
     assert!(world.data().await.rows.is_empty() && world.data().await.online.is_empty());
@@ -295,7 +319,8 @@ async fn values_that_do_not_fit_fail_and_are_never_null() {
 
 #[tokio::test]
 async fn event_times_of_every_unit_and_zone_keep_the_half_open_bounds() {
-    let seconds = [at("2024-04-30 23:59:59"), at("2024-05-01"), at("2024-05-31 23:59:59"), at("2024-06-01")].map(|t| t / 1_000_000);
+    let seconds =
+        [at("2024-04-30 23:59:59"), at("2024-05-01"), at("2024-05-31 23:59:59"), at("2024-06-01")].map(|t| t / 1_000_000);
     let ms = seconds.map(|t| t * 1000);
     let columns: Vec<(&str, ArrayRef, bool)> = vec![
         ("s UTC", Arc::new(TimestampSecondArray::from(seconds.to_vec()).with_timezone("UTC")), false),
@@ -306,7 +331,10 @@ async fn event_times_of_every_unit_and_zone_keep_the_half_open_bounds() {
         ("ns naive", Arc::new(TimestampNanosecondArray::from(ms.map(|t| t * 1_000_000).to_vec())), true),
     ];
     for (name, times, naive) in columns {
-        for sql in ["SELECT driver, t AS at, trips FROM rides", "SELECT driver, t AS at, max(trips) AS trips FROM rides GROUP BY driver, t"] {
+        for sql in [
+            "SELECT driver, t AS at, trips FROM rides",
+            "SELECT driver, t AS at, max(trips) AS trips FROM rides GROUP BY driver, t",
+        ] {
             let mut world = World::new();
             world.parquet("data/rides.parquet", &rides_with(&drivers(4), [("t", times.clone())]));
             world.set("transformation", json!({ "sql": sql }));

@@ -20,7 +20,7 @@ pub fn at(time: &str) -> i64 {
 }
 
 /// Event times in the type of the table.
-pub fn time_column(times: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+fn time_column(times: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(times.into_iter().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 

@@ -4,7 +4,7 @@ use super::World;
 use super::rides::{Ride, rides_batch, rides_of};
 use backfill_worker::delta;
 use chrono::Utc;
-use deltalake::arrow::array::{Array, ArrayRef, Date32Array, RecordBatch};
+use deltalake::arrow::array::{ArrayRef, Date32Array, RecordBatch};
 use deltalake::arrow::compute::concat_batches;
 use deltalake::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use deltalake::datafusion::prelude::SessionContext;
