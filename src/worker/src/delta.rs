@@ -71,9 +71,11 @@ pub async fn refresh(table: &mut DeltaTable) -> Result<()> {
 
 /// What an error of delta-rs means for the backfill.
 pub fn damaged(table: &str, error: &DeltaTableError) -> Failure {
-    behind(error).unwrap_or_else(|| {
-        Failure::permanent(Reason::TableCorrupted, format!("cannot read the Delta table {table}: {error}; it was left as it is"))
-    })
+    behind(error).unwrap_or_else(|| corrupted_table(table, error))
+}
+
+fn corrupted_table(table: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::permanent(Reason::TableCorrupted, format!("cannot read the Delta table {table}: {error}; it was left as it is"))
 }
 
 /// The snapshot of a loaded table.
@@ -192,9 +194,7 @@ pub fn provider(table: &DeltaTable, files: Option<&[DataFile]>, file_column: Opt
         schema_force_view_types: false,
         ..DeltaScanConfig::new()
     };
-    let corrupted = |error: &dyn std::fmt::Display| {
-        Failure::permanent(Reason::TableCorrupted, format!("cannot read the Delta table {}: {error}", table.table_url()))
-    };
+    let corrupted = |error: &dyn std::fmt::Display| corrupted_table(table.table_url().as_str(), error);
     let mut scan = DeltaScanNext::new(snapshot(table).clone(), config).map_err(|error| corrupted(&error))?;
     if let Some(files) = files {
         scan = scan.with_file_selection(FileSelection::from_adds(files.iter().map(|file| file.add.clone())));

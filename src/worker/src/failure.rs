@@ -22,12 +22,12 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 impl Failure {
     /// A failure that trying again does not change.
     pub fn permanent(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry: false }
+        Self { reason, message: without_backtrace(message.into()), retry: false }
     }
 
     /// A failure that may pass.
     pub fn passing(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry: true }
+        Self { reason, message: without_backtrace(message.into()), retry: true }
     }
 
     /// The outcome for the report.
@@ -42,5 +42,33 @@ impl Failure {
             (_, true) => exit::RETRY,
             (_, false) => exit::PERMANENT,
         }
+    }
+}
+
+/// Some libraries print a backtrace with their errors when `RUST_BACKTRACE` is set. A status has no place for it.
+fn without_backtrace(message: String) -> String {
+    let is_frame = |line: &&str| {
+        let text = line.trim_start();
+        let number =
+            text.split(": ").next().is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
+        line.starts_with("  ") && (number || text.starts_with("at "))
+    };
+    if !message.lines().any(|line| is_frame(&line)) {
+        return message;
+    }
+    message.lines().filter(|line| !is_frame(line)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backtrace_in_an_error_does_not_reach_the_message() {
+        let error =
+            "cannot read x: it is cut\n   0: a::b\n  12: c::d\n             at /rustc/1/boxed.rs:2240:9\n; it was left as it is";
+        assert_eq!(Failure::permanent(Reason::TableCorrupted, error).message, "cannot read x: it is cut; it was left as it is");
+        let two_lines = "first\nat second: 3: no frame";
+        assert_eq!(Failure::passing(Reason::Unavailable, two_lines).message, two_lines);
     }
 }

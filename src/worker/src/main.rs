@@ -53,7 +53,8 @@ struct StepArgs {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    // What libraries log comes back as their errors; RUST_LOG shows it.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off,backfill_worker=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // Two crates bring two providers of cryptography; one must be chosen before the first connection.
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing has chosen before");

@@ -6,7 +6,7 @@
 
 from deltalake import DeltaTable
 
-from exchange import answer, answer_rows, request
+from exchange import answer, answer_rows, request, run
 
 
 def main() -> None:
@@ -23,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

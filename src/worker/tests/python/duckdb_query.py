@@ -12,7 +12,7 @@ import re
 import duckdb
 from deltalake import DeltaTable
 
-from exchange import answer_rows, instant, request
+from exchange import answer_rows, instant, request, run
 
 
 def main() -> None:
@@ -30,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -26,7 +26,7 @@ from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConf
 from feast.data_format import DeltaFormat
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 
-from exchange import answer, answer_rows, double_bits, float_bits, instant, request
+from exchange import answer, answer_rows, double_bits, float_bits, instant, request, run
 
 SCALARS = {
     "string": types.String,
@@ -134,4 +134,4 @@ def historical(store: FeatureStore, refs: list[str], asked: dict) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
