@@ -60,14 +60,15 @@ async fn try_online(cx: &Context, attempt: &Order) -> Result<Report> {
     // Rows that an unfinished backfill, or what an undone reset filled, left online are found in the store alone.
     let resets = !matches!(pin.deletes, Deletes::Within(_));
     let mut overlaps_unmarked = resets || unmarked_overlap(cx, &order, &pin, &newest).await?;
-    if !online::is_marked(cx, &order, &newest).await?
-        && let Some(own) = online::after_others(cx, &order, &table, &record).await?
+    let store = online::open(cx, &order, before.as_ref())?;
+    if !online::is_marked(store.as_ref(), &order, &newest).await?
+        && let Some(own) = online::after_others(store.as_ref(), &order, &table, &record).await?
     {
         // What an earlier attempt has written since may be gone from the table; it is found in the store alone.
         (table, overlaps_unmarked) = (own, true);
     }
     let runtime = session::runtime(cx, &order.size)?;
-    let input = Input { before, published: table, start, stop, overlaps_unmarked, record, runtime };
+    let input = Input { store, before, published: table, start, stop, overlaps_unmarked, record, runtime };
     let (finished, notices) = online::run(cx, &order, input).await?;
     let (outcome, online) = match finished {
         Finished::All(online) | Finished::Share(online) => (Outcome::Done, Some(online)),
@@ -98,7 +99,7 @@ async fn unmarked_overlap(cx: &Context, order: &Order, pin: &Pin, table: &DeltaT
             continue;
         }
         let published = delta::transaction(table, &delta::publish_app(&theirs.key)).await?.is_some();
-        if published && !online::is_marked(cx, theirs, table).await? {
+        if published && !online::is_marked(online::open(cx, theirs, None)?.as_ref(), theirs, table).await? {
             return Ok(true);
         }
     }

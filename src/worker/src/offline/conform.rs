@@ -200,8 +200,8 @@ impl Conform {
                     return Err(Failure::permanent(
                         Reason::CastOverflow,
                         format!(
-                            "column \"{column}\" has times finer than a microsecond; cut them in the SQL or set guards.timestamps to \
-                             Truncate"
+                            "column \"{column}\" has times finer than a microsecond; cut them in the SQL or set guards.timestamps \
+                             to Truncate"
                         ),
                     ));
                 }

@@ -75,8 +75,8 @@ fn duplicates(staged: &Staged, judged: &mut Judged) {
     let found = &staged.duplicates;
     if found.ambiguous > 0 {
         let message = format!(
-            "{} rows have the keys and event time of another but other features, for instance {}; make the SQL return one of them \
-             or set guards.duplicates to KeepLast",
+            "{} rows have the keys and event time of another but other features, for instance {}; make the SQL return one of \
+             them or set guards.duplicates to KeepLast",
             found.ambiguous,
             found.example.as_deref().unwrap_or("?")
         );

@@ -10,7 +10,7 @@ use crate::offline::sources::{self, SourcePin};
 use crate::offline::undo::{self, Undone};
 use crate::record::{FOLDER, RunRecord};
 use crate::storage::unreachable_store;
-use backfill_core::contract::{GuardResult, Notice, OfflineReport, Order, Scope};
+use backfill_core::contract::{Notice, OfflineReport, Order, Scope};
 use deltalake::DeltaTable;
 use deltalake::kernel::Add;
 use object_store::ObjectStore;
@@ -61,8 +61,6 @@ pub struct Manifest {
     pub rescued: Vec<Rescued>,
     /// What the report says of staging.
     pub report: OfflineReport,
-    /// What the guards saw.
-    pub guards: Vec<GuardResult>,
     /// Warnings.
     pub notices: Vec<Notice>,
 }

@@ -351,11 +351,7 @@ async fn rescue(
     if let Some(known) = manifest.rescued.iter().find(|rescued| rescued.file == file.add.path) {
         return Ok(known.clone());
     }
-    let target = Target {
-        prefix: format!("{}-r{}", attempt.target.prefix, uuid::Uuid::new_v4().simple()),
-        store: attempt.target.store.clone(),
-        ..*attempt.target
-    };
+    let target = attempt.target.with_prefix(format!("{}-r{}", attempt.target.prefix, uuid::Uuid::new_v4().simple()));
     rescue::copy(attempt.session, table, file, deletes, which, &target).await
 }
 

@@ -110,8 +110,8 @@ pub async fn refuse_vacuumed(cx: &Context, sources: &[OrderSource], pins: &[Sour
             };
             if let Err(ObjectStoreError::NotFound { .. }) = found {
                 let message = format!(
-                    "file {} of version {version} of source \"{}\" is gone, VACUUM may have deleted it; set spec.runId to run again \
-                     with the newest version",
+                    "file {} of version {version} of source \"{}\" is gone, VACUUM may have deleted it; set spec.runId to run \
+                     again with the newest version",
                     file.add.path, source.name
                 );
                 return Err(Failure::permanent(Reason::SnapshotExpired, message));

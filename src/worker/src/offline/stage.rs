@@ -80,6 +80,13 @@ pub struct Target<'a> {
     pub prefix: String,
 }
 
+impl Target<'_> {
+    /// The same place, for files of another name.
+    pub fn with_prefix(&self, prefix: String) -> Self {
+        Self { prefix, store: self.store.clone(), ..*self }
+    }
+}
+
 /// One run of the transformation: its parameters, and the event times of the rows that are taken from it.
 #[derive(Clone, Debug)]
 struct Unit {

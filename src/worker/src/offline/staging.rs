@@ -55,7 +55,7 @@ impl Staging<'_> {
                 (Overlap::Inside, Some(rows)) => removed += rows,
                 _ => {
                     let prefix = format!("{}-r{number}", self.target.prefix);
-                    let target = Target { prefix, store: self.target.store.clone(), ..*self.target };
+                    let target = self.target.with_prefix(prefix);
                     let copy = rescue::copy(&session, table, file, self.pin.deletes, rescue::Which::Outside, &target).await?;
                     removed += copy.rows - copy.kept;
                     rescued.push(copy);
@@ -78,7 +78,7 @@ impl Staging<'_> {
             rows_read: read,
             windows: staged.windows,
             version_before: self.pin.version,
-            guards: judged.results.clone(),
+            guards: judged.results,
             ..OfflineReport::default()
         };
         let manifest = Manifest {
@@ -88,7 +88,6 @@ impl Staging<'_> {
             adds: staged.adds,
             rescued,
             report,
-            guards: judged.results,
             notices,
         };
         Ok(match judged.failure {
@@ -123,8 +122,7 @@ impl Staging<'_> {
             let session = session::session(self.runtime, self.order.size.cores as usize);
             delta::register_store(&session, table);
             let shape = self.target.shape.with_rows(without_partition_date(table, self.target.shape));
-            let target =
-                Target { shape: &shape, store: self.target.store.clone(), prefix: self.target.prefix.clone(), ..*self.target };
+            let target = Target { shape: &shape, ..self.target.with_prefix(self.target.prefix.clone()) };
             self.cx.stage("staging", 1);
             let (adds, rows) = stage::rows(undo::rows(&session, table, undone, time).await?, &target).await?;
             self.cx.advance(1, rows);

@@ -41,6 +41,8 @@ const REDONE_MAX: usize = 5;
 
 /// What the step starts from.
 pub struct Input {
+    /// The order's online store.
+    pub store: Arc<dyn OnlineStore>,
     /// The table as pinned (V0); `None` on a first load.
     pub before: Option<DeltaTable>,
     /// The table as published (V1), or at its [`generation`] with `stores: [Online]`.
@@ -83,7 +85,10 @@ pub fn open(cx: &Context, order: &Order, before: Option<&DeltaTable>) -> Result<
 ///
 /// With `guards.evictionPolicy: Fail` a store that may evict rows is refused.
 pub async fn preflight(cx: &Context, order: &Order, entities: u64) -> Result<Vec<Notice>> {
-    let store = open(cx, order, None)?;
+    check(open(cx, order, None)?.as_ref(), order, entities).await
+}
+
+async fn check(store: &dyn OnlineStore, order: &Order, entities: u64) -> Result<Vec<Notice>> {
     let row_bytes = order.definition.features.iter().map(|feature| if feature.value_type.list { 128 } else { 16 }).sum::<u64>()
         + order.definition.entities.iter().map(|entity| 40 + entity.name.len() as u64).sum::<u64>();
     let notices = store.preflight(entities, row_bytes).await?;
@@ -96,8 +101,7 @@ pub async fn preflight(cx: &Context, order: &Order, entities: u64) -> Result<Vec
 }
 
 /// Whether the table's log says that this run's online part is done.
-pub async fn is_marked(cx: &Context, order: &Order, table: &DeltaTable) -> Result<bool> {
-    let store = open(cx, order, None)?;
+pub async fn is_marked(store: &dyn OnlineStore, order: &Order, table: &DeltaTable) -> Result<bool> {
     Ok(delta::transaction(table, &delta::online_app(&order.key, store.id())).await?.is_some())
 }
 
@@ -127,8 +131,12 @@ async fn own_version(order: &Order, table: &mut DeltaTable, record: &RunRecord, 
 /// one. `None` when none has. All pods and attempts that meet the same fence take the same version.
 ///
 /// An attempt that is overtaken while it runs is not helped: it ends as superseded.
-pub async fn after_others(cx: &Context, order: &Order, table: &DeltaTable, record: &RunRecord) -> Result<Option<DeltaTable>> {
-    let store = open(cx, order, None)?;
+pub async fn after_others(
+    store: &dyn OnlineStore,
+    order: &Order,
+    table: &DeltaTable,
+    record: &RunRecord,
+) -> Result<Option<DeltaTable>> {
     let (mut own, mut made) = (table.clone(), false);
     loop {
         let generation = delta::version(&own);
@@ -155,9 +163,8 @@ pub async fn after_others(cx: &Context, order: &Order, table: &DeltaTable, recor
 /// Guarantees that a bucket which an earlier attempt finished is not done again unless the store may have lost it, that everything
 /// may be done twice, and that the mark is set only when all buckets of all pods are done.
 pub async fn run(cx: &Context, order: &Order, input: Input) -> Result<(Finished, Vec<Notice>)> {
-    let Input { before, published, start, stop, overlaps_unmarked, record, runtime } = input;
+    let Input { store, before, published, start, stop, overlaps_unmarked, record, runtime } = input;
     let started_at = show(Utc::now());
-    let store = open(cx, order, before.as_ref())?;
     let app = delta::online_app(&order.key, store.id());
     let mut newest = published.clone();
     delta::refresh(&mut newest).await?;
@@ -165,7 +172,7 @@ pub async fn run(cx: &Context, order: &Order, input: Input) -> Result<(Finished,
     if delta::transaction(&newest, &app).await?.is_some() {
         return Ok((Finished::Before(record.get(&done).await?), Vec::new()));
     }
-    let notices = preflight(cx, order, 0).await?;
+    let notices = check(store.as_ref(), order, 0).await?;
     let generation = delta::version(&published);
     let rules = rules(order, start, stop)?;
     let keys = keys::KeyReader::new(&order.definition);

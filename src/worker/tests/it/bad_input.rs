@@ -1,17 +1,7 @@
 //! Requests that cannot be meant, as `local` refuses them: before any step, in the words of the status.
 
-use crate::support::{Ended, Ride, World, at, python, ride};
+use crate::support::{Ended, World, at, filled, python, ride, three};
 use serde_json::{Value, json};
-
-fn three() -> Vec<Ride> {
-    vec![ride(1, "2024-04-01", 1), ride(2, "2024-04-02", 2), ride(3, "2024-04-03", 3)]
-}
-
-fn filled() -> World {
-    let world = World::new();
-    world.fill(&three(), "2024-04-01", "2024-05-01");
-    world
-}
 
 /// Runs backfills that are refused for these reasons in these words, and sees that nothing changed.
 #[track_caller]

@@ -1,6 +1,6 @@
 //! Tables and object stores that would not be replaced faithfully: refused by name, left as they are.
 
-use crate::support::{Ride, World, add, create_table, plain_schema, python, ride, rides_with};
+use crate::support::{World, add, create_table, filled, plain_schema, python, ride, rides_with, three};
 use backfill_core::condition::Reason;
 use backfill_worker::context::Context;
 use backfill_worker::storage::{locate, probe_put_if_absent};
@@ -20,16 +20,6 @@ use std::sync::Arc;
 
 fn april() -> Value {
     json!({ "startTime": "2024-04-02", "stopTime": "2024-05-01" })
-}
-
-fn three() -> Vec<Ride> {
-    vec![ride(1, "2024-04-01", 1), ride(2, "2024-04-02", 2), ride(3, "2024-04-03", 3)]
-}
-
-fn filled() -> World {
-    let world = World::new();
-    world.fill(&three(), "2024-04-01", "2024-05-01");
-    world
 }
 
 /// The names and sizes of the log and of all data files.

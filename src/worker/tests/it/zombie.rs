@@ -70,13 +70,11 @@ async fn an_attempt_whose_run_another_attempt_has_published_publishes_nothing_mo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_another_backfill_overtakes_writes_nothing() {
-    for other in [
-        json!({ "startTime": "2024-01-15", "stopTime": "2024-01-18" }),
-        json!({ "startTime": "2024-01-20", "stopTime": "2024-02-01" }),
-    ] {
+    for (start, stop) in [("2024-01-15", "2024-01-18"), ("2024-01-20", "2024-02-01")] {
         let world = filled();
         let zombie = stopped(&world, Step::Offline, "ten-days", ten_days(), 1, "before-publish");
-        let other = json!({ "guards": { "maxShrinkPercent": 100, "allowEmpty": true }, "startTime": other["startTime"], "stopTime": other["stopTime"] });
+        let guards = json!({ "maxShrinkPercent": 100, "allowEmpty": true });
+        let other = json!({ "guards": guards, "startTime": start, "stopTime": stop });
         world.backfill("other", other).succeeded();
         goes_on_in_vain(&world, zombie).await;
         assert_eq!(publishes(&world, None).len(), 2, "the fill and the other one");

@@ -228,7 +228,7 @@ on_every_store! {
         assert_eq!(failure.reason, Reason::Superseded);
         assert_eq!(world.online(1), Some((10, 1)));
         let table = delta::at(&published.table, delta::version(&published.table)).await.expect("a table");
-        assert!(!online::is_marked(&world.context(0), &world.order, &table).await.expect("read"));
+        assert!(!online::is_marked(store.as_ref(), &world.order, &table).await.expect("read"));
     }
 
     async fn the_online_store_alone_is_rebuilt_from_the_table(world) {

@@ -243,7 +243,9 @@ impl World {
     /// The online step as pod `index` does it.
     pub async fn step(&self, published: &Published, index: u32) -> Result<(Finished, Vec<Notice>)> {
         let cx = self.context(index);
+        let store = online::open(&cx, &self.order, published.before.as_ref()).expect("a store");
         let input = Input {
+            store,
             before: published.before.clone(),
             published: published.table.clone(),
             start: published.start.map(at),

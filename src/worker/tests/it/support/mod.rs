@@ -11,7 +11,7 @@ mod world;
 
 pub use ended::Ended;
 pub use python::python;
-pub use rides::{Ride, at, ride, rides_batch, rides_with};
+pub use rides::{Ride, at, ride, rides_batch, rides_with, three};
 pub(crate) use stores::on_both_stores;
 pub use table::{Data, add, create_table, parquet_bytes, plain_schema, rides_of_table};
-pub use world::{Kind, World, object, quickstart, quickstart_part};
+pub use world::{Kind, World, filled, object, quickstart, quickstart_part};

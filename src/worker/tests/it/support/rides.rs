@@ -12,6 +12,11 @@ pub fn ride(driver: i64, time: &str, trips: i64) -> Ride {
     (Some(driver), Some(at(time)), Some(trips))
 }
 
+/// Three drivers, each on a day of their own in April.
+pub fn three() -> Vec<Ride> {
+    vec![ride(1, "2024-04-01", 1), ride(2, "2024-04-02", 2), ride(3, "2024-04-03", 3)]
+}
+
 /// Microseconds since 1970 of a time in UTC: `2024-05-01`, `2024-05-01 12:00:00` or `2024-05-01 12:00:00.000001`.
 pub fn at(time: &str) -> i64 {
     let text = if time.len() == 10 { format!("{time} 00:00:00") } else { time.to_owned() };

@@ -1,7 +1,7 @@
 //! A namespace with a store and a feature set, as manifests.
 
 use super::Ended;
-use super::rides::{Ride, rides_batch};
+use super::rides::{Ride, rides_batch, three};
 use super::table::parquet_bytes;
 use crate::online::redis_server::RedisServer;
 use deltalake::arrow::array::RecordBatch;
@@ -27,6 +27,13 @@ pub struct World {
     pub feature_set: Value,
     /// Further objects.
     pub others: Vec<Value>,
+}
+
+/// A world of [`three`] rides, all in April.
+pub fn filled() -> World {
+    let world = World::new();
+    world.fill(&three(), "2024-04-01", "2024-05-01");
+    world
 }
 
 impl World {
