@@ -123,6 +123,8 @@ pub enum Ending {
     },
     /// The plan is ready; nothing is published.
     Planned {
+        /// Whether it was to be published, but something moved, so that it was made again.
+        moved: bool,
         /// What applying would do.
         message: String,
     },
@@ -152,49 +154,128 @@ pub enum Ending {
     },
 }
 
+/// How a backfill stands while it has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A reference is missing. It goes on by itself; `stalled` when that has taken long.
+    Missing {
+        /// In one word.
+        reason: Reason,
+        /// For a person.
+        message: String,
+        /// Whether a person should look at it.
+        stalled: bool,
+    },
+    /// It is at work, or waits for its turn, for pods or for a retry.
+    Going {
+        /// In one word.
+        reason: Reason,
+        /// For a person.
+        message: String,
+    },
+    /// It is held by `spec.suspend`.
+    Suspended {
+        /// For a person.
+        message: String,
+    },
+}
+
+/// What of a backfill is wanted and done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The stores that are replaced.
+    pub stores: Stores,
+    /// Whether the offline replacement is published.
+    pub offline: bool,
+    /// Whether the online store is in line.
+    pub online: bool,
+}
+
+/// All conditions of a backfill that has not ended. `accepted` is what resolving warned of; `None` before anything was resolved.
+pub fn going(moment: &Moment, done: Option<Done>, accepted: &[Notice]) -> Vec<Finding> {
+    use ConditionStatus::{False, True};
+    use ConditionType::{Complete, Failed, Ready, Reconciling, Stalled, Suspended};
+    let (reason, message) = match moment {
+        Moment::Missing { reason, message, .. } | Moment::Going { reason, message } => (*reason, message),
+        Moment::Suspended { message } => (Reason::Suspended, message),
+    };
+    let finding = |kind, status| Finding { kind, status, reason, message: message.clone() };
+    let mut findings = vec![finding(Ready, False), finding(Complete, False), finding(Failed, False)];
+    match moment {
+        Moment::Missing { stalled, .. } => {
+            findings.push(finding(if *stalled { Stalled } else { Reconciling }, True));
+            findings.push(finding(ConditionType::Accepted, False));
+        }
+        Moment::Going { .. } => findings.extend([finding(Reconciling, True), admitted(accepted)]),
+        Moment::Suspended { .. } => findings.extend([finding(Suspended, True), admitted(accepted)]),
+    }
+    findings.extend(done.iter().flat_map(|done| replaced(*done, reason, message)));
+    findings
+}
+
 /// All conditions of an ended backfill. `accepted` is what resolving warned of.
 pub fn conditions(ending: &Ending, stores: Stores, accepted: &[Notice]) -> Vec<Finding> {
     use ConditionStatus::{False, True};
-    use ConditionType::{Accepted, Complete, Failed, OfflineReplaced, OnlineReplaced, Ready, Stalled};
+    use ConditionType::{Complete, Failed, Ready, Stalled};
     let (reason, message) = match ending {
         Ending::Rejected { reason, message, .. }
         | Ending::OfflineFailed { reason, message }
         | Ending::OnlineFailed { reason, message } => (*reason, message),
-        Ending::Planned { message } => (Reason::Planned, message),
+        Ending::Planned { moved: false, message } => (Reason::Planned, message),
+        Ending::Planned { moved: true, message } => (Reason::PlanMoved, message),
         Ending::Succeeded { message } => (Reason::Succeeded, message),
         Ending::AlreadyApplied { message } => (Reason::AlreadyApplied, message),
     };
     let finding = |kind, status| Finding { kind, status, reason, message: message.clone() };
-    let store = |kind, done: bool, wanted: bool| {
-        let (status, reason, message) = match (wanted, done, kind) {
-            (false, _, _) => (False, Reason::Skipped, "not part of this backfill".to_owned()),
-            (true, true, OfflineReplaced) => (True, Reason::Replaced, "the offline table holds the new rows".to_owned()),
-            (true, true, _) => (True, Reason::Reconciled, "the online store agrees with the offline table".to_owned()),
-            (true, false, _) => (False, reason, message.clone()),
-        };
-        Finding { kind, status, reason, message }
-    };
-    let both =
-        |offline, online| [store(OfflineReplaced, offline, stores.offline()), store(OnlineReplaced, online, stores.online())];
-    let admitted = || match accepted {
-        [] => Finding { kind: Accepted, status: True, reason: Reason::Accepted, message: "the request is valid".to_owned() },
-        [first, ..] => {
-            let message = accepted.iter().map(|notice| notice.message.as_str()).collect::<Vec<_>>().join("; ");
-            Finding { kind: Accepted, status: True, reason: first.reason, message }
-        }
-    };
-    let good = |complete| [finding(Ready, True), finding(Complete, complete), finding(Failed, False), admitted()];
+    let both = |offline, online| replaced(Done { stores, offline, online }, reason, message);
+    let good = |complete| [finding(Ready, True), finding(Complete, complete), finding(Failed, False), admitted(accepted)];
     let bad = |failed| [finding(Ready, False), finding(Stalled, True), finding(Complete, False), finding(Failed, failed)];
     match ending {
         Ending::Rejected { recovers, .. } => {
             let failed = if *recovers { False } else { True };
-            [&bad(failed)[..], &[finding(Accepted, False)]].concat()
+            [&bad(failed)[..], &[finding(ConditionType::Accepted, False)]].concat()
         }
         Ending::Planned { .. } => [&good(False)[..], &both(false, false)].concat(),
         Ending::Succeeded { .. } | Ending::AlreadyApplied { .. } => [&good(True)[..], &both(true, true)].concat(),
-        Ending::OfflineFailed { .. } => [&bad(True)[..], &[admitted()], &both(false, false)].concat(),
-        Ending::OnlineFailed { .. } => [&bad(True)[..], &[admitted()], &both(true, false)].concat(),
+        Ending::OfflineFailed { .. } => [&bad(True)[..], &[admitted(accepted)], &both(false, false)].concat(),
+        Ending::OnlineFailed { .. } => [&bad(True)[..], &[admitted(accepted)], &both(true, false)].concat(),
     }
+}
+
+fn admitted(warnings: &[Notice]) -> Finding {
+    let (reason, message) = match warnings {
+        [] => (Reason::Accepted, "the request is valid".to_owned()),
+        [first, ..] => {
+            let messages: Vec<_> = warnings.iter().map(|notice| notice.message.as_str()).collect();
+            (first.reason, messages.join("; "))
+        }
+    };
+    Finding { kind: ConditionType::Accepted, status: ConditionStatus::True, reason, message }
+}
+
+/// What was replaced; where something is missing, `reason` and `message` say why.
+fn replaced(done: Done, reason: Reason, message: &str) -> [Finding; 2] {
+    use ConditionStatus::{False, True};
+    let because = |kind| Finding { kind, status: False, reason, message: message.to_owned() };
+    let skipped =
+        |kind| Finding { kind, status: False, reason: Reason::Skipped, message: "not part of this backfill".to_owned() };
+    let is = |kind, reason, message: &str| Finding { kind, status: True, reason, message: message.to_owned() };
+    let offline = match (done.stores.offline(), done.offline) {
+        (false, _) => skipped(ConditionType::OfflineReplaced),
+        (true, true) => is(ConditionType::OfflineReplaced, Reason::Replaced, "the offline table holds the new rows"),
+        (true, false) => because(ConditionType::OfflineReplaced),
+    };
+    let online = match (done.stores.online(), done.online) {
+        (false, _) => skipped(ConditionType::OnlineReplaced),
+        (true, true) => is(ConditionType::OnlineReplaced, Reason::Reconciled, "the online store agrees with the offline table"),
+        (true, false) => because(ConditionType::OnlineReplaced),
+    };
+    [offline, online]
+}
+
+/// Whether a condition is there and true.
+pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
+    conditions.iter().any(|condition| condition.kind == kind && condition.status == ConditionStatus::True)
 }
 
 /// Declares the reasons once, with the sentence that the documentation prints.
@@ -244,6 +325,20 @@ reasons! {
     Suspended,
     /// `spec.cancel` was set.
     Cancelled,
+    /// The Job's pods are not running yet.
+    Starting,
+    /// A step failed in a way that may pass and is tried again.
+    Retrying,
+    /// What a broken-off run left is being removed.
+    Settling,
+    /// The backfill was deleted while it ran.
+    Deleted,
+    /// The feature set was deleted while the backfill ran.
+    FeatureSetDeleted,
+    /// The backfill held the feature set for longer than its deadline.
+    DeadlineExceeded,
+    /// A broken-off run could not be settled; its message names what may be left.
+    Abandoned,
 
     // Refused requests
     /// Neither reset, a bound nor undo is given, or more than one of them.
@@ -353,7 +448,24 @@ reasons! {
     /// A failure that may pass.
     Unavailable,
 
+    /// The pod's image cannot be pulled.
+    ImagePull,
+    /// No node has room for the pod.
+    Unschedulable,
+    /// A quota of the namespace leaves no room for the pod.
+    QuotaExceeded,
+    /// The pod cannot be created or started.
+    PodTrouble,
+    /// A Secret that the store names, or an entry of it, is missing.
+    SecretNotFound,
+    /// The container needed more memory than the cluster template gives it.
+    OOMKilled,
+    /// The pod ended without saying why.
+    PodFailed,
+
     // Warnings
+    /// The feature set was changed while the backfill runs; the run keeps the definition with which it began.
+    FeatureSetChanged,
     /// The boundaries lie between ticks; the first or the last window is partial.
     PartialWindows,
     /// An existing table keeps its partitioning.

@@ -8,6 +8,7 @@ use crate::api::{
 };
 use crate::time::Interval;
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod report;
@@ -32,7 +33,7 @@ pub mod exit {
 }
 
 /// The Jobs of a backfill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Step {
     /// Stages, validates and publishes in the offline table.
@@ -123,7 +124,7 @@ pub enum Scope {
 }
 
 /// Which stores are replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Stores {
     /// Offline, then online.
     Both,
@@ -131,6 +132,23 @@ pub enum Stores {
     Offline,
     /// Only online, from the offline table.
     Online,
+}
+
+impl Step {
+    /// The word in names, labels and messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Online => "online",
+            Self::Settle => "settle",
+        }
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
 }
 
 impl Stores {

@@ -9,6 +9,7 @@ pub mod contract;
 pub mod feast;
 pub mod key;
 pub mod online;
+pub mod plan;
 pub mod request;
 pub mod sql;
 pub mod time;

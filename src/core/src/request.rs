@@ -19,10 +19,11 @@ use crate::time::parse_duration;
 use crate::{key, window};
 use chrono::{DateTime, Utc};
 pub use definition::validate_feature_set;
-pub use place::{check_uri, validate_store};
+pub use place::{Pods, STORE, check_uri, validate_store};
 pub use quantity::parse_quantity;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-pub use template::{Template, find_template};
+pub use template::{Scheduling, Template, find_template};
 
 /// How often a step is tried again when the backfill does not say.
 const RETRIES: u32 = 3;
@@ -59,8 +60,10 @@ pub struct Resolution {
     pub warnings: Vec<Notice>,
 }
 
-/// A valid request: boundaries, defaults and overrides are settled. Only [`resolve`] makes one.
-#[derive(Clone, Debug, PartialEq)]
+/// A valid request: boundaries, defaults and overrides are settled. Only [`resolve`] makes one; the operator keeps it as JSON beside
+/// the run's orders, so that all attempts do the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Request {
     /// Whose request it is.
@@ -89,6 +92,8 @@ pub struct Request {
     pub guards: Guards,
     /// The size of the Jobs.
     pub template: Template,
+    /// How the store wants pods to be made.
+    pub pods: Pods,
     /// How many windows are run; 0 when nothing is computed.
     pub windows: usize,
     /// How often a step is tried again.
@@ -172,6 +177,7 @@ pub fn resolve(input: &Input<'_>) -> Result<Resolution, Rejection> {
         guards: guards::merge(feature_set, spec)?,
         definition,
         template,
+        pods: place::pods(store),
         windows: windows.len(),
         retries: spec.retries.unwrap_or(RETRIES),
         deadline_seconds,

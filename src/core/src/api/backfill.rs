@@ -2,8 +2,8 @@
 
 use super::schema;
 use super::{Guards, Source, Span, Transformation};
-use crate::condition::Condition;
-use crate::contract::{OfflineReport, OnlineReport, Progress};
+use crate::condition::{Condition, Reason};
+use crate::contract::{Notice, OfflineReport, OnlineReport, Progress, Step, Stores};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,12 +101,14 @@ pub struct FeatureSetBackfillSpec {
     pub stores: Option<Vec<Store>>,
     /// `Plan` computes and checks everything and publishes nothing; change it to `Apply` to publish. Default `Apply`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<Mode>")]
     pub mode: Option<Mode>,
     /// Overrides guards of the feature set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guards: Option<Guards>,
     /// What happens to online rows of unknown origin that are newer than the offline table's. Default `Keep`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<OnlineUnknown>")]
     pub online_unknown: Option<OnlineUnknown>,
     /// How often a step is tried again after a failure that may pass. Default 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,6 +194,65 @@ pub struct FeatureSetBackfillStatus {
     /// How far the running step is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// The last attempts of this run's steps, at most 5, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub attempts: Vec<Attempt>,
+    /// How long pods of this run could run; the deadline counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// Why the run is being broken off, until it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<Broken>,
+}
+
+/// One Job of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// `offline`, `online` or `settle`.
+    pub step: Step,
+    /// Counts the attempts of the step, from 1.
+    pub attempt: u32,
+    /// The Job's name.
+    #[schemars(schema_with = "schema::text::<63>")]
+    pub job: String,
+    /// When it was ordered, RFC 3339.
+    #[schemars(schema_with = "schema::text::<64>")]
+    pub started_at: String,
+    /// Why it is over; absent while it is the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::word")]
+    pub ended: Option<Reason>,
+}
+
+/// How long pods of a run could run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// Since when they can run now, RFC 3339; absent while the run is suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::text::<64>")]
+    pub since: Option<String>,
+    /// How many seconds they could run before.
+    pub seconds_before: u64,
+}
+
+/// Why a run is being broken off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Broken {
+    /// In one word.
+    #[schemars(schema_with = "schema::word")]
+    pub reason: Reason,
+    /// For a person.
+    #[schemars(schema_with = "schema::text::<32768>")]
+    pub message: String,
+    /// Since when, RFC 3339.
+    #[schemars(schema_with = "schema::text::<64>")]
+    pub at: String,
+    /// Whether something may be left in the stores that a settle step has to find out about and remove.
+    pub settle: bool,
 }
 
 /// What was decided once for a run and is used by all its attempts.
@@ -201,6 +262,18 @@ pub struct Resolved {
     /// The run's idempotency key.
     #[schemars(schema_with = "schema::text::<64>")]
     pub key: String,
+    /// Whether the run publishes.
+    pub mode: Mode,
+    /// Which stores are replaced.
+    pub stores: Stores,
+    /// *Now* of the run, from which a missing stop is taken: the API server's clock when the run took the feature set.
+    #[schemars(schema_with = "schema::text::<64>")]
+    pub now: String,
+    /// The hash of the definition that is used.
+    #[schemars(schema_with = "schema::text::<64>")]
+    pub definition: String,
+    /// How long the run may hold the feature set, in seconds.
+    pub deadline_seconds: u64,
     /// The interval that is filled. Absent for an undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Span>,
@@ -213,4 +286,8 @@ pub struct Resolved {
     /// How many windows are run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<u64>,
+    /// What was not as asked, without being wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub warnings: Vec<Notice>,
 }

@@ -120,6 +120,7 @@ pub struct Windows {
     pub cron: Option<String>,
     /// Whether a row's event time is the start of its window or later (`Start`), or its window's stop (`Stop`). Default `Start`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<Stamp>")]
     pub stamp: Option<Stamp>,
 }
 
@@ -143,6 +144,7 @@ pub struct OfflineTable {
     pub table: Option<String>,
     /// How a new table is partitioned. Default `Day`. An existing table keeps its layout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<PartitionBy>")]
     pub partition_by: Option<PartitionBy>,
     /// The partition column, a date derived from the event time. Default `event_date`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -264,6 +266,9 @@ pub struct LedgerEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::text::<64>")]
     pub stop: Option<String>,
+    /// What was filled in again; absent for an undo, and when only the online store was rebuilt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<Span>,
     /// The table version that the replacement made.
     pub version: u64,
     /// Whether the online store was brought in line.

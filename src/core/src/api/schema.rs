@@ -5,7 +5,7 @@
 
 use crate::time::{DURATION_DAYS_MAX, TimeFault};
 use kube::core::Rule;
-use schemars::{Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 /// A DNS label that begins with a letter.
@@ -140,15 +140,25 @@ pub fn time(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// The rule that `startTime` lies before `stopTime`, for an object with both. Times that are not well formed have rules of their
-/// own. Well-formed ones are brought to one length, at which they sort as text.
+/// own. Well-formed ones are brought to one length, at which they sort as text. Written out without lists: the server knows how long
+/// a field may become, but not an element of a list, and refuses a rule of unknown cost.
 pub fn start_before_stop() -> Rule {
-    let times = "[self.startTime, self.stopTime]";
-    let one_form = ".map(t, t.size() == 10 ? t + 'T00:00:00.000' : t.replace(' ', 'T').replace('Z', ''))\
-                    .map(t, t.contains('.') ? (t + '00').substring(0, 23) : t + '.000')";
-    let well_formed = "^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,3})?Z?)?$";
+    let [start, stop] = ["self.startTime", "self.stopTime"];
+    let well_formed = |time: &str| {
+        format!("{time}.matches('^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}([.][0-9]{{1,3}})?Z?)?$')")
+    };
+    let one_form = |time: &str| {
+        format!(
+            "({time}.size() == 10 ? {time} + 'T00:00:00.000' : \
+             {time}.replace(' ', 'T').replace('Z', '') + ({time}.contains('.') ? '00' : '.000')).substring(0, 23)"
+        )
+    };
     Rule::new(format!(
-        "!has(self.startTime) || !has(self.stopTime) || !{times}.all(t, t.matches('{well_formed}')) || \
-         [{times}{one_form}].exists(p, p[0] < p[1])"
+        "!has({start}) || !has({stop}) || !{} || !{} || {} < {}",
+        well_formed(start),
+        well_formed(stop),
+        one_form(start),
+        one_form(stop)
     ))
     .message("startTime must be before stopTime")
 }
@@ -201,14 +211,15 @@ pub fn mode_moves_on() -> Rule {
     .message("mode changes from Plan to Apply only; change runId to plan again")
 }
 
-/// Another run begins when the one before has ended. On the root, because it reads the status.
+/// Another run begins when the one before has ended, or rests as a plan (Ready without Complete). On the root, because it reads the
+/// status.
 pub fn run_id_after_the_end() -> Rule {
     let another_run = ANOTHER_RUN.replace("elf.runId", "elf.spec.runId");
     Rule::new(format!(
         "!{another_run} || (has(oldSelf.status) && has(oldSelf.status.conditions) && oldSelf.status.conditions.exists(condition, \
-         (condition.type == 'Complete' || condition.type == 'Failed') && condition.status == 'True'))"
+         condition.type in ['Complete', 'Failed', 'Ready'] && condition.status == 'True'))"
     ))
-    .message("spec.runId changes only when the run has ended (Complete or Failed); cancel it, or wait for it")
+    .message("spec.runId changes only when the run has ended (Complete or Failed) or its plan is ready (Planned); cancel it, or wait for it")
 }
 
 /// A cron expression of five fields.
@@ -247,6 +258,12 @@ pub fn quantity(_: &mut SchemaGenerator) -> Schema {
 /// Labels, annotations or settings.
 pub fn strings<const VALUE_MAX: usize>(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 64, "additionalProperties": {"type": "string", "maxLength": VALUE_MAX}})
+}
+
+/// An optional field of one of several words. Needed on each: kube's own rewriting of an optional enum replaces the field's
+/// documentation by that of the enum.
+pub fn choice<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    T::json_schema(generator)
 }
 
 /// The reason or type of a condition: a word, not one of a fixed list, so that an older schema keeps what a newer operator writes.

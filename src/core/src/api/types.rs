@@ -191,15 +191,18 @@ pub struct Transformation {
 pub struct Guards {
     /// Whether a reset may drop or retype columns of the table (`Replace`). Default `Strict`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<SchemaGuard>")]
     pub schema: Option<SchemaGuard>,
     /// What happens to rows without a key or event time. Default `Fail`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<NullKeys>")]
     pub null_keys: Option<NullKeys>,
     /// What happens to rows of equal keys and event time with different features. Default: the backfill fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duplicates: Option<Duplicates>,
     /// What happens to rows outside the interval or outside their own window. Default `Drop`; they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<RowsOutside>")]
     pub rows_outside: Option<RowsOutside>,
     /// Allows a result without rows where there were some. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -210,9 +213,11 @@ pub struct Guards {
     pub max_shrink_percent: Option<u8>,
     /// What happens to event times finer than a microsecond. Default `Exact`: the backfill fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<Timestamps>")]
     pub timestamps: Option<Timestamps>,
     /// What happens when the online store may evict keys by itself. Default `Warn`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<EvictionPolicy>")]
     pub eviction_policy: Option<EvictionPolicy>,
     /// Further conditions over the new rows. Checks of a backfill are added to those of its feature set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -64,12 +64,12 @@ fn every_ending_has_its_row_of_the_status_table() {
         (rejected(false), Stores::Both, "False | – | True | False | True | False | – | –"),
         (rejected(true), Stores::Both, "False | – | True | False | False | False | – | –"),
         (
-            Ending::Planned { message: message() },
+            Ending::Planned { moved: false, message: message() },
             Stores::Both,
             "True | – | – | False | False | True | False Planned | False Planned",
         ),
         (
-            Ending::Planned { message: message() },
+            Ending::Planned { moved: false, message: message() },
             Stores::Offline,
             "True | – | – | False | False | True | False Planned | False Skipped",
         ),

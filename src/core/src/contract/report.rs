@@ -111,12 +111,14 @@ pub enum Outcome {
 }
 
 /// A warning.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Notice {
     /// In one word.
+    #[schemars(schema_with = "crate::api::schema::word")]
     pub reason: Reason,
     /// For a person.
+    #[schemars(schema_with = "crate::api::schema::text::<4096>")]
     pub message: String,
 }
 

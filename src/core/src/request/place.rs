@@ -2,11 +2,12 @@
 
 use super::template::Template;
 use super::{Rejection, definition};
-use crate::api::{FeatureSet, FeatureSetBackfillSpec, FeatureStore, Store, VOLUME};
+use crate::api::{FeatureSet, FeatureSetBackfillSpec, FeatureStore, JobSettings, Store, VOLUME};
 use crate::condition::Reason;
 use crate::contract::{Online, OnlineTarget, Stores, Table};
 use crate::time::parse_duration;
 use kube::ResourceExt;
+use serde::{Deserialize, Serialize};
 
 /// The store of feature sets that name none.
 pub const STORE: &str = "default";
@@ -69,6 +70,28 @@ pub fn table(feature_set: &FeatureSet, store: &FeatureStore) -> Table {
         partition_by: offline.partition_by.unwrap_or_default(),
         date_column: offline.date_column.unwrap_or_else(|| DATE_COLUMN.to_owned()),
         credentials_secret: store.spec.offline.credentials_secret.clone(),
+    }
+}
+
+/// How a store wants the pods of its backfills to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pods {
+    /// The store's name.
+    pub store: String,
+    /// The store's own settings.
+    pub settings: JobSettings,
+    /// The PersistentVolumeClaim that is mounted at [`VOLUME`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_claim: Option<String>,
+}
+
+/// How a store wants the pods of its backfills to be made.
+pub fn pods(store: &FeatureStore) -> Pods {
+    Pods {
+        store: store.name_any(),
+        settings: store.spec.jobs.clone().unwrap_or_default(),
+        volume_claim: store.spec.offline.volume_claim.clone(),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::names::hint;
 use super::{Input, Rejection, parse_quantity};
-use crate::api::{ClusterTemplate, Engine, FeatureSet, FeatureStore, OnlineSize};
+use crate::api::{ClusterTemplate, Engine, FeatureSet, FeatureStore, OnlineSize, Toleration};
 use crate::condition::Reason;
 use crate::contract::Size;
 use crate::time::parse_duration;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The template of backfills for which nobody names one; it is among those that are shipped.
@@ -18,7 +19,8 @@ const DEADLINE: &str = "24h";
 const MEMORY_BYTES_MIN: u64 = 128 << 20;
 
 /// A cluster template with every default filled in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Template {
     /// Its name as in Kubernetes.
@@ -35,6 +37,26 @@ pub struct Template {
     pub online: Size,
     /// How long a backfill may hold its feature set, in seconds.
     pub deadline_seconds: u64,
+    /// Where pods may run.
+    pub scheduling: Scheduling,
+}
+
+/// Where pods may run, and in which queue their Jobs wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduling {
+    /// Labels of the nodes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that are tolerated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// The priority class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+    /// The Kueue queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_name: Option<String>,
 }
 
 /// The template that the backfill, else the feature set, else the store names.
@@ -95,6 +117,12 @@ fn sizes(template: &ClusterTemplate) -> Result<Template, Rejection> {
         online_parallelism: online.parallelism,
         online: self::size("spec.online", online.cores, &online.memory, None).map_err(refuse)?,
         deadline_seconds: parse_duration("spec.deadline", deadline).map_err(|error| refuse(error.to_string()))?,
+        scheduling: Scheduling {
+            node_selector: spec.node_selector.clone(),
+            tolerations: spec.tolerations.clone(),
+            priority_class_name: spec.priority_class_name.clone(),
+            queue_name: spec.queue_name.clone(),
+        },
     })
 }
 

@@ -96,6 +96,20 @@ fn schemas_are_structural_explained_and_without_defaults() {
 }
 
 #[test]
+fn every_choice_in_a_spec_names_its_default() {
+    each_schema(|path, schema| {
+        let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let text = field["description"].as_str().unwrap_or_default();
+            let ours = path.contains(".spec") && !path.contains("tolerations");
+            if ours && field.get("enum").is_some() && !required.contains(&name.as_str()) {
+                assert!(text.contains("Default"), "{path}.{name}: {text}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_new_backfill_is_seen_as_not_yet_observed() {
     assert_eq!(schema("FeatureSetBackfill")["properties"]["status"]["default"], json!({"observedGeneration": -1}));
     assert_eq!(schema("FeatureSetBackfill")["properties"]["status"].get("required"), None, "else the default would be refused");

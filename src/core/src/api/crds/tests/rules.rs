@@ -310,7 +310,7 @@ fn running() -> Value {
 
 fn ended(kind: &str, status: &str) -> Value {
     let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "X", "message": "", "lastTransitionTime": "2024-05-01T00:00:00Z"});
-    json!({"observedGeneration": 1, "conditions": [condition("Ready", "True"), condition(kind, status)]})
+    json!({"observedGeneration": 1, "conditions": [condition("Accepted", "True"), condition(kind, status)]})
 }
 
 const NONE: [String; 0] = [];
@@ -401,15 +401,19 @@ fn mode_goes_from_plan_to_apply_only() {
 }
 
 #[test]
-fn run_id_changes_only_when_the_run_has_ended() {
-    let message = [": spec.runId changes only when the run has ended (Complete or Failed); cancel it, or wait for it"];
+fn run_id_changes_only_when_the_run_has_ended_or_rests_as_a_plan() {
+    let message = [
+        ": spec.runId changes only when the run has ended (Complete or Failed) or its plan is ready (Planned); cancel it, or wait for it",
+    ];
     for (old, new) in
         [(json!({}), json!({"runId": "1"})), (json!({"runId": "1"}), json!({"runId": "2"})), (json!({"runId": "1"}), json!({}))]
     {
         assert_eq!(update(&old, &new, &ended("Complete", "True")), NONE);
         assert_eq!(update(&old, &new, &ended("Failed", "True")), NONE);
+        assert_eq!(update(&old, &new, &ended("Ready", "True")), NONE, "a plan rests");
         for status in [
             running(),
+            ended("Ready", "Unknown"),
             ended("Failed", "False"),
             ended("Failed", "Unknown"),
             ended("Stalled", "True"),

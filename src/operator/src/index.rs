@@ -1,0 +1,204 @@
+//! Objects of a watch, grouped by a label, so that finding those of one backfill does not look at all.
+
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How many deletions are remembered.
+const GONE_MAX: usize = 10_000;
+
+/// Objects by group, then by namespace and name. Written by a watch, and by what our own writes return.
+pub struct Index<K> {
+    group: fn(&K) -> Option<String>,
+    ready: tokio::sync::watch::Sender<bool>,
+    inner: Mutex<Inner<K>>,
+}
+
+type Groups<K> = HashMap<String, BTreeMap<String, Arc<K>>>;
+
+struct Inner<K> {
+    groups: Groups<K>,
+    /// The group of each object.
+    places: HashMap<String, String>,
+    /// What a new list has brought so far.
+    listing: Option<Groups<K>>,
+    /// The newest version that a list or an event has shown.
+    version: u64,
+    /// Deleted objects: the reply to a write may arrive after the event of the deletion.
+    gone: HashSet<String>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone> Index<K> {
+    /// An empty index; objects without a group are left out.
+    pub fn by(group: fn(&K) -> Option<String>) -> Self {
+        let inner = Inner { groups: HashMap::new(), places: HashMap::new(), listing: None, version: 0, gone: HashSet::new() };
+        Self { group, ready: tokio::sync::watch::Sender::new(false), inner: Mutex::new(inner) }
+    }
+
+    /// The objects of a group.
+    pub fn of(&self, group: &str) -> Vec<Arc<K>> {
+        self.lock().groups.get(group).map_or_else(Vec::new, |objects| objects.values().cloned().collect())
+    }
+
+    /// All objects.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.lock().groups.values().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// Waits for the first complete list.
+    pub async fn wait_until_ready(&self) {
+        // The sender is ours, so that it cannot be gone.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.lock().groups.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes what a watch says.
+    pub fn apply(&self, event: &Event<K>) {
+        let inner = &mut *self.lock();
+        match event {
+            Event::Init => inner.listing = Some(HashMap::new()),
+            Event::InitApply(object) => {
+                inner.version = inner.version.max(version(object));
+                if let (Some(group), Some(listing)) = ((self.group)(object), &mut inner.listing) {
+                    listing.entry(group).or_default().insert(key(object), Arc::new(object.clone()));
+                }
+            }
+            Event::InitDone => {
+                let listing = inner.listing.take().unwrap_or_default();
+                let place = |(group, objects): (&String, &BTreeMap<String, _>)| {
+                    objects.keys().map(|key| (key.clone(), group.clone())).collect::<Vec<_>>()
+                };
+                inner.places = listing.iter().flat_map(place).collect();
+                let before = std::mem::replace(&mut inner.groups, listing);
+                // What was written after the list was taken is not in it.
+                for object in before.into_values().flat_map(BTreeMap::into_values) {
+                    if version(object.as_ref()) > inner.version {
+                        self.insert(inner, (*object).clone());
+                    }
+                }
+                self.ready.send_replace(true);
+            }
+            Event::Apply(object) => {
+                inner.version = inner.version.max(version(object));
+                self.insert(inner, object.clone());
+            }
+            Event::Delete(object) => {
+                inner.version = inner.version.max(version(object));
+                if inner.gone.len() >= GONE_MAX {
+                    inner.gone.clear();
+                }
+                inner.gone.extend(object.uid());
+                inner.remove(&key(object));
+            }
+        }
+    }
+
+    /// Takes what one of our own writes returned, before the watch tells.
+    pub fn put(&self, object: K) {
+        let inner = &mut *self.lock();
+        self.insert(inner, object);
+    }
+
+    fn insert(&self, inner: &mut Inner<K>, object: K) {
+        let key = key(&object);
+        let known = inner.get(&key).map_or(0, |known| version(known.as_ref()));
+        if version(&object) < known || object.uid().is_some_and(|uid| inner.gone.contains(&uid)) {
+            return;
+        }
+        inner.remove(&key);
+        if let Some(group) = (self.group)(&object) {
+            inner.places.insert(key.clone(), group.clone());
+            inner.groups.entry(group).or_default().insert(key, Arc::new(object));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<K>> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl<K> Inner<K> {
+    fn get(&self, key: &str) -> Option<&Arc<K>> {
+        self.groups.get(self.places.get(key)?)?.get(key)
+    }
+
+    fn remove(&mut self, key: &str) {
+        let Some(group) = self.places.remove(key) else { return };
+        if let Some(objects) = self.groups.get_mut(&group) {
+            objects.remove(key);
+            if objects.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+    }
+}
+
+/// An object's version. Versions of one kind can be compared since Kubernetes 1.35, and could in fact before.
+pub fn version<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+fn key<K: Resource>(object: &K) -> String {
+    let meta = object.meta();
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    fn object(name: &str, version: u64) -> ConfigMap {
+        let metadata = json!({ "name": name, "namespace": "n", "uid": name, "resourceVersion": version.to_string() });
+        serde_json::from_value(json!({ "metadata": metadata })).expect("an object")
+    }
+
+    fn index() -> Index<ConfigMap> {
+        Index::by(|_| Some("all".to_owned()))
+    }
+
+    fn versions(index: &Index<ConfigMap>) -> Vec<u64> {
+        index.of("all").iter().map(|object| version(object.as_ref())).collect()
+    }
+
+    #[test]
+    fn an_older_event_does_not_replace_what_a_write_returned() {
+        let index = index();
+        index.put(object("a", 7));
+        index.apply(&Event::Apply(object("a", 5)));
+        assert_eq!(versions(&index), [7]);
+        index.apply(&Event::Apply(object("a", 8)));
+        assert_eq!(versions(&index), [8]);
+    }
+
+    #[test]
+    fn a_late_reply_does_not_bring_a_deleted_object_back() {
+        let index = index();
+        index.apply(&Event::Apply(object("a", 5)));
+        index.apply(&Event::Delete(object("a", 6)));
+        index.put(object("a", 4));
+        assert!(index.is_empty());
+    }
+
+    #[test]
+    fn a_new_list_forgets_what_is_gone_and_keeps_what_was_written_since() {
+        let index = index();
+        index.apply(&Event::Apply(object("gone", 3)));
+        index.apply(&Event::Init);
+        index.apply(&Event::InitApply(object("listed", 10)));
+        index.put(object("written", 11));
+        index.apply(&Event::InitDone);
+        assert_eq!(versions(&index), [10, 11]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The operator's command line.
+
+use anyhow::Context;
+use backfill_core::plan::Settings;
+use backfill_operator::metrics::Metrics;
+use backfill_operator::run::{Options, run};
+use backfill_operator::server::Probes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube::{Client, Config};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Replaces feature sets' data as FeatureSetBackfill resources ask for it.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reconciles until it is told to stop.
+    Run(RunArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The image of the worker.
+    #[arg(long, env = "WORKER_IMAGE")]
+    worker_image: String,
+    /// When run pods pull their image: Always, IfNotPresent or Never. Default: as Kubernetes decides.
+    #[arg(long, env = "IMAGE_PULL_POLICY")]
+    image_pull_policy: Option<String>,
+    /// The namespaces to watch, separated by commas. Default: all.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// How many backfills are looked at at the same time.
+    #[arg(long, default_value_t = 16)]
+    concurrency: u16,
+    /// The namespace of the lease by which replicas agree on a leader. Default: that of the pod.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// Works without a lease. Only where there is one replica for sure.
+    #[arg(long)]
+    no_leader_election: bool,
+    /// The name under which this process leads and reports events.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
+    /// A file of cluster templates that are created when they are missing.
+    #[arg(long, env = "CLUSTER_TEMPLATES")]
+    cluster_templates: Option<PathBuf>,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// How logs are written.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Command::Run(args) = Cli::parse().command;
+    logs(args.log_format);
+    let config = Config::infer().await.context("no cluster: neither a kubeconfig nor a service account")?;
+    let client = Client::try_from(config).context("cannot use the cluster's configuration")?;
+    let probes = Probes::new(Arc::new(Metrics::new()));
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let shutdown = shutdown()?;
+    let mut closing = shutdown.clone();
+    let server = axum::serve(listener, probes.clone().routes())
+        .with_graceful_shutdown(async move { drop(closing.wait_for(|shutdown| *shutdown).await) });
+    let serving = tokio::spawn(async move { server.await });
+    let ended = run(client, options(args), probes, shutdown).await;
+    serving.abort();
+    ended
+}
+
+fn options(args: RunArgs) -> Options {
+    Options {
+        namespaces: args.watch_namespaces,
+        concurrency: args.concurrency,
+        lease_namespace: (!args.no_leader_election).then_some(args.lease_namespace),
+        identity: args.identity.unwrap_or_else(|| format!("backfill-operator-{}", std::process::id())),
+        templates: args.cluster_templates,
+        settings: Settings { worker_image: args.worker_image, image_pull_policy: args.image_pull_policy },
+    }
+}
+
+fn logs(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => logs.json().init(),
+        LogFormat::Text => logs.init(),
+    }
+}
+
+/// Becomes true when the process is told to stop.
+fn shutdown() -> anyhow::Result<watch::Receiver<bool>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        sender.send_replace(true);
+    });
+    Ok(receiver)
+}

@@ -1,0 +1,210 @@
+//! What Prometheus is told. No label names an object of which there may be many: feature sets yes, backfills no.
+
+use backfill_core::api::{Engine, FeatureSetBackfillStatus};
+use backfill_core::condition::ConditionType;
+use backfill_core::plan::Announcement;
+use backfill_core::plan::run::{Run, mode_word};
+use chrono::{DateTime, Utc};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    runs: Family<RunLabels, Counter>,
+    durations: Family<ModeLabels, Histogram>,
+    rows: Family<RowLabels, Counter>,
+    last_success: Family<FeatureSetLabels, Gauge<f64, AtomicU64>>,
+    /// Backfills that hold their feature set.
+    pub active: Gauge,
+    /// Backfills that wait for their turn.
+    pub queued: Gauge,
+    reconciles: Family<ResultLabels, Counter>,
+    reconcile_durations: Histogram,
+    reconcile_errors: Family<ReasonLabels, Counter>,
+    leader: Gauge,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RunLabels {
+    namespace: String,
+    feature_set: String,
+    mode: String,
+    engine: String,
+    result: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ModeLabels {
+    mode: String,
+    result: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RowLabels {
+    namespace: String,
+    feature_set: String,
+    store: String,
+    op: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FeatureSetLabels {
+    namespace: String,
+    feature_set: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabels {
+    result: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: String,
+}
+
+/// From a second to 24 hours and more.
+fn run_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 18))
+}
+
+impl Metrics {
+    /// With everything at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let metrics = Self {
+            runs: Family::default(),
+            durations: Family::new_with_constructor(run_buckets as fn() -> Histogram),
+            rows: Family::default(),
+            last_success: Family::default(),
+            active: Gauge::default(),
+            queued: Gauge::default(),
+            reconciles: Family::default(),
+            reconcile_durations: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            reconcile_errors: Family::default(),
+            leader: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let backfills = registry.sub_registry_with_prefix("featureset_backfill");
+        backfills.register("runs", "Ended runs", metrics.runs.clone());
+        backfills.register_with_unit(
+            "duration",
+            "From taking the feature set to the end",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        backfills.register("rows", "Rows and entities written, removed or kept", metrics.rows.clone());
+        backfills.register_with_unit(
+            "last_success_timestamp",
+            "When a run last ended well",
+            Unit::Seconds,
+            metrics.last_success.clone(),
+        );
+        backfills.register("active", "Backfills that hold their feature set", metrics.active.clone());
+        backfills.register("queued", "Backfills that wait for their turn", metrics.queued.clone());
+        registry.register("controller_reconcile", "Reconciles", metrics.reconciles.clone());
+        let seconds = Unit::Seconds;
+        registry.register_with_unit(
+            "controller_reconcile_duration",
+            "Duration of a reconcile",
+            seconds,
+            metrics.reconcile_durations.clone(),
+        );
+        registry.register("controller_reconcile_errors", "Reconciles that failed", metrics.reconcile_errors.clone());
+        registry.register("leader_election_master_status", "1 while this process leads", metrics.leader.clone());
+        registry.register("build", "The build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry, ..metrics }
+    }
+
+    /// In Prometheus' text format.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Whether this process leads.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// One reconcile; `error` is its reason in one word.
+    pub fn reconciled(&self, took: Duration, error: Option<&'static str>) {
+        self.reconcile_durations.observe(took.as_secs_f64());
+        let result = if error.is_some() { "error" } else { "success" };
+        self.reconciles.get_or_create(&ResultLabels { result: result.to_owned() }).inc();
+        if let Some(reason) = error {
+            self.reconcile_errors.get_or_create(&ReasonLabels { reason: reason.to_owned() }).inc();
+        }
+    }
+
+    /// Counts what a status change announces.
+    pub fn count(&self, run: &Run<'_>, engine: Option<Engine>, status: &FeatureSetBackfillStatus, said: &[Announcement]) {
+        for announcement in said {
+            let result = match announcement.kind {
+                ConditionType::Complete => "complete",
+                ConditionType::Failed => "failed",
+                ConditionType::Ready => "planned",
+                _ => continue,
+            };
+            self.ended(run, engine, status, result);
+        }
+    }
+
+    fn ended(&self, run: &Run<'_>, engine: Option<Engine>, status: &FeatureSetBackfillStatus, result: &str) {
+        let (namespace, feature_set) = (run.namespace.to_owned(), run.feature_set.to_owned());
+        let mode = mode_word(run.mode).to_owned();
+        let engine = engine.map_or_else(|| "none".to_owned(), |engine| format!("{engine:?}"));
+        let labels = RunLabels {
+            namespace: namespace.clone(),
+            feature_set: feature_set.clone(),
+            mode: mode.clone(),
+            engine,
+            result: result.to_owned(),
+        };
+        self.runs.get_or_create(&labels).inc();
+        if let Some(now) = status.resolved.as_ref().and_then(|resolved| DateTime::parse_from_rfc3339(&resolved.now).ok()) {
+            let took = (Utc::now() - now.to_utc()).as_seconds_f64().max(0.0);
+            self.durations.get_or_create(&ModeLabels { mode, result: result.to_owned() }).observe(took);
+        }
+        if result != "complete" {
+            return;
+        }
+        #[allow(clippy::cast_precision_loss)] // Seconds of this age fit.
+        let now = Utc::now().timestamp() as f64;
+        let set = FeatureSetLabels { namespace: namespace.clone(), feature_set: feature_set.clone() };
+        self.last_success.get_or_create(&set).set(now);
+        let offline = status
+            .offline
+            .iter()
+            .flat_map(|report| [("offline", "removed", report.rows_removed), ("offline", "written", report.rows_written)]);
+        let online = status.online.iter().flat_map(|report| {
+            let kept = report.entities_kept_newer + report.entities_kept_live;
+            [
+                ("online", "written", report.entities_updated),
+                ("online", "removed", report.entities_removed),
+                ("online", "skipped_newer", kept),
+            ]
+        });
+        for (store, op, rows) in offline.chain(online) {
+            let (namespace, feature_set) = (namespace.clone(), feature_set.clone());
+            let labels = RowLabels { namespace, feature_set, store: store.to_owned(), op: op.to_owned() };
+            self.rows.get_or_create(&labels).inc_by(rows);
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,290 @@
+//! The process: leadership, watches, controllers, and their end.
+
+use crate::caches::{self, Caches, ClusterCaches, Scope, Written, events, follow, follow_index};
+use crate::index::Index;
+use crate::reconcile::{again, reconcile};
+use crate::server::Probes;
+use crate::shell::{Desks, Known, Shell};
+use crate::{caretaker, templates};
+use anyhow::{Context, bail};
+use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore, GROUP};
+use backfill_core::plan::Settings;
+use backfill_core::plan::run::label;
+use futures::StreamExt;
+use futures::channel::mpsc;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::PartialObjectMeta;
+use kube::runtime::controller;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use kube_lease_manager::LeaseManagerBuilder;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How long another replica waits for a leader that says nothing, in seconds.
+const LEASE_SECONDS: u64 = 15;
+
+/// How early the leader renews its lease, in seconds.
+const LEASE_GRACE_SECONDS: u64 = 5;
+
+/// How often missing cluster templates are looked for.
+const TEMPLATES_EVERY: Duration = Duration::from_secs(600);
+
+/// How the operator is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The namespaces that are watched; empty for all.
+    pub namespaces: Vec<String>,
+    /// How many backfills are looked at at the same time.
+    pub concurrency: u16,
+    /// The namespace of the lease; `None` leads without asking.
+    pub lease_namespace: Option<String>,
+    /// The name under which this process leads and reports events.
+    pub identity: String,
+    /// Cluster templates that are created when they are missing.
+    pub templates: Option<PathBuf>,
+    /// What goes into Jobs.
+    pub settings: Settings,
+}
+
+/// Runs until `shutdown` says so. Losing the lease is an error: the process must not go on.
+pub async fn run(client: Client, options: Options, probes: Probes, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+    refuse_other_versions(&client).await?;
+    let Some(namespace) = options.lease_namespace.clone() else {
+        return lead(client, &options, probes, shutdown).await;
+    };
+    let lease = LeaseManagerBuilder::new(client.clone(), "backfill-operator")
+        .with_namespace(namespace)
+        .with_identity(options.identity.clone())
+        .with_duration(LEASE_SECONDS)
+        .with_grace(LEASE_GRACE_SECONDS)
+        .build()
+        .await
+        .context("cannot use the lease")?;
+    let (mut leads, keeper) = lease.watch().await;
+    // A replica that stands by is ready to take over.
+    probes.ready.store(true, Ordering::Relaxed);
+    tokio::select! {
+        gained = leads.wait_for(|leads| *leads) => drop(gained.context("the lease cannot be watched")?),
+        _ = shutdown.wait_for(|shutdown| *shutdown) => return Ok(()),
+    }
+    tracing::info!(identity = options.identity, "leads");
+    let ended = tokio::select! {
+        ended = lead(client, &options, probes, shutdown) => ended,
+        lost = leads.wait_for(|leads| !*leads) => {
+            drop(lost);
+            bail!("the lease is lost: another replica leads")
+        }
+    };
+    // Dropping the channel gives the lease back.
+    drop(leads);
+    let _ = tokio::time::timeout(Duration::from_secs(5), keeper).await;
+    ended
+}
+
+/// An operator whose version of the resources is not served would lose what it writes.
+async fn refuse_other_versions(client: &Client) -> anyhow::Result<()> {
+    let group = format!("{GROUP}/v1alpha1");
+    let served = client.list_api_group_resources(&group).await.with_context(|| {
+        format!("{group} is not served; install the CustomResourceDefinitions that belong to this operator (crds/)")
+    })?;
+    for plural in ["clustertemplates", "featuresetbackfills", "featuresets", "featurestores"] {
+        if !served.resources.iter().any(|resource| resource.name == plural) {
+            bail!(
+                "{plural}.{GROUP} is not served in version v1alpha1; install the CustomResourceDefinitions that belong to this operator"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn lead(client: Client, options: &Options, probes: Probes, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+    probes.metrics.leads(true);
+    probes.ready.store(false, Ordering::Relaxed);
+    let mut tasks = JoinSet::new();
+    if let Some(path) = &options.templates {
+        tasks.spawn(keep_templates(client.clone(), templates::read(path)?));
+    }
+    let scopes = match options.namespaces.as_slice() {
+        [] => vec![Scope::Cluster],
+        namespaces => namespaces.iter().cloned().map(Scope::Namespace).collect(),
+    };
+    let (cluster, cluster_changed) = cluster_caches(&client, &probes, &mut tasks);
+    let watched: Vec<_> =
+        scopes.into_iter().map(|scope| watch_scope(&client, scope, options, &probes, &cluster, &mut tasks)).collect();
+    let shells: Vec<Arc<Shell>> = watched.iter().map(|(shell, _)| Arc::clone(shell)).collect();
+    let all: Vec<Arc<Caches>> = shells.iter().map(|shell| Arc::clone(&shell.caches)).collect();
+    // The caches are set once: a process leads at most once.
+    let _ = probes.caches.set(all);
+    tasks.spawn(wake_on_cluster_changes(cluster_changed, shells.clone()));
+    // Here and nowhere else: a store wakes only one of those that wait for it.
+    tokio::select! {
+        ready = all_ready(&cluster, &shells) => ready?,
+        _ = shutdown.wait_for(|shutdown| *shutdown) => return Ok(()),
+    }
+    let mut controllers = JoinSet::new();
+    for (shell, controller) in watched {
+        controllers.spawn(control(shell, controller, options.concurrency, shutdown.clone()));
+    }
+    probes.ready.store(true, Ordering::Relaxed);
+    tracing::info!("all caches are filled");
+    let _ = shutdown.wait_for(|shutdown| *shutdown).await;
+    // What is being written is finished; watches and timers need not be.
+    while controllers.join_next().await.is_some() {}
+    probes.metrics.leads(false);
+    Ok(())
+}
+
+async fn keep_templates(client: Client, shipped: Vec<ClusterTemplate>) {
+    loop {
+        if let Err(error) = templates::create_missing(&client, &shipped).await {
+            tracing::warn!(%error, "the shipped cluster templates cannot be created");
+        }
+        tokio::time::sleep(TEMPLATES_EVERY).await;
+    }
+}
+
+type Changes = tokio::sync::mpsc::UnboundedReceiver<()>;
+
+fn cluster_caches(client: &Client, probes: &Probes, tasks: &mut JoinSet<()>) -> (Arc<ClusterCaches>, Changes) {
+    let (templates, templates_writer) = reflector::store::<ClusterTemplate>();
+    let (namespaces, namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
+    let (changed, changes) = tokio::sync::mpsc::unbounded_channel();
+    let stream = events(Api::all(client.clone()), watcher::Config::default(), Arc::clone(&probes.health), caches::prune);
+    tasks.spawn(follow(stream, templates_writer, move |_: &ClusterTemplate| {
+        // Without a receiver the operator is shutting down.
+        let _ = changed.send(());
+    }));
+    let names = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default()).default_backoff();
+    tasks.spawn(follow(names.modify(caches::prune), namespaces_writer, |_| ()));
+    (Arc::new(ClusterCaches { templates, namespaces }), changes)
+}
+
+async fn wake_on_cluster_changes(mut changes: Changes, shells: Vec<Arc<Shell>>) {
+    while changes.recv().await.is_some() {
+        shells.iter().for_each(|shell| shell.wake_refused(None));
+    }
+}
+
+type BackfillController = Controller<FeatureSetBackfill>;
+
+/// Starts the watches of a scope.
+fn watch_scope(
+    client: &Client,
+    scope: Scope,
+    options: &Options,
+    probes: &Probes,
+    cluster: &Arc<ClusterCaches>,
+    tasks: &mut JoinSet<()>,
+) -> (Arc<Shell>, BackfillController) {
+    let (backfills, backfills_writer) = reflector::store();
+    let (feature_sets, feature_sets_writer) = reflector::store::<FeatureSet>();
+    let (stores, stores_writer) = reflector::store::<FeatureStore>();
+    let (wake, woken) = mpsc::unbounded();
+    let caches = Caches {
+        backfills: backfills.clone(),
+        open: Index::by(caches::by_feature_set),
+        feature_sets,
+        stores,
+        jobs: Index::by(caches::by_backfill),
+        pods: Index::by(caches::by_backfill),
+        written: Written::default(),
+    };
+    let shell = Arc::new(Shell {
+        client: client.clone(),
+        scope: scope.clone(),
+        caches: Arc::new(caches),
+        cluster: Arc::clone(cluster),
+        settings: options.settings.clone(),
+        metrics: Arc::clone(&probes.metrics),
+        health: Arc::clone(&probes.health),
+        recorder: Shell::recorder(client, &options.identity),
+        wake,
+        known: Known::default(),
+        desks: Desks::default(),
+    });
+    let (judge, to_judge) = tokio::sync::mpsc::unbounded_channel();
+    let default = watcher::Config::default;
+    let health = || Arc::clone(&probes.health);
+    let sets = events(scope.api(client), default(), health(), caches::prune);
+    let on_set = Arc::clone(&shell);
+    tasks.spawn(follow(sets, feature_sets_writer, move |set: &FeatureSet| feature_set_changed(&on_set, set, &judge)));
+    let of_stores = events(scope.api(client), default(), health(), caches::prune);
+    let on_store = Arc::clone(&shell);
+    tasks.spawn(follow(of_stores, stores_writer, move |store: &FeatureStore| store_changed(&on_store, store)));
+    let of_jobs = events::<Job>(scope.api(client), caches::of_ours(), health(), caches::prune_job);
+    let of_pods = events::<Pod>(scope.api(client), caches::of_ours(), health(), caches::prune_pod);
+    let (on_job, on_pod) = (Arc::clone(&shell), Arc::clone(&shell));
+    tasks.spawn(async move { follow_index(of_jobs, &on_job.caches.jobs, |job| child_changed(&on_job, job)).await });
+    tasks.spawn(async move { follow_index(of_pods, &on_pod.caches.pods, |pod| child_changed(&on_pod, pod)).await });
+    tasks.spawn(caretaker::run(Arc::clone(&shell), to_judge));
+    let on_backfill = Arc::clone(&shell);
+    let of_backfills = events(scope.api(client), default(), health(), caches::prune_backfill);
+    let of_backfills = of_backfills.inspect(move |event| {
+        if let Ok(event) = event {
+            on_backfill.caches.open.apply(event);
+            if let watcher::Event::Apply(backfill) | watcher::Event::Delete(backfill) = event {
+                on_backfill.wake_head(&backfill.namespace().unwrap_or_default(), &backfill.spec.feature_set);
+            }
+        }
+    });
+    let controller =
+        Controller::for_stream(of_backfills.reflect(backfills_writer).touched_objects(), backfills).reconcile_on(woken);
+    (shell, controller)
+}
+
+fn feature_set_changed(shell: &Shell, set: &FeatureSet, judge: &tokio::sync::mpsc::UnboundedSender<(String, String)>) {
+    let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
+    let status = set.status.as_ref();
+    match status.and_then(|status| status.active.as_ref()) {
+        Some(active) => shell.look_at(ObjectRef::new(&active.name).within(&namespace)),
+        None => shell.wake_head(&namespace, &name),
+    }
+    if status.and_then(|status| status.observed_generation) != set.metadata.generation {
+        shell.wake_refused(Some(&namespace));
+        // Without a receiver the operator is shutting down.
+        let _ = judge.send((namespace, name));
+    }
+}
+
+fn store_changed(shell: &Shell, store: &FeatureStore) {
+    shell.wake_waiters(store);
+    let seen = store.status.as_ref().and_then(|status| status.observed_generation);
+    if seen != store.metadata.generation {
+        shell.wake_refused(store.metadata.namespace.as_deref());
+    }
+}
+
+fn child_changed<K: Resource>(shell: &Shell, child: &K) {
+    let meta = child.meta();
+    let name = meta.labels.as_ref().and_then(|labels| labels.get(label::BACKFILL));
+    if let (Some(name), Some(namespace)) = (name, &meta.namespace) {
+        shell.look_at(ObjectRef::new(name).within(namespace));
+    }
+}
+
+/// Waits until everything has been seen once: nothing is decided on a part.
+async fn all_ready(cluster: &ClusterCaches, shells: &[Arc<Shell>]) -> anyhow::Result<()> {
+    cluster.templates.wait_until_ready().await?;
+    cluster.namespaces.wait_until_ready().await?;
+    for caches in shells.iter().map(|shell| &shell.caches) {
+        caches.feature_sets.wait_until_ready().await?;
+        caches.stores.wait_until_ready().await?;
+        caches.jobs.wait_until_ready().await;
+        caches.pods.wait_until_ready().await;
+    }
+    Ok(())
+}
+
+async fn control(shell: Arc<Shell>, controller: BackfillController, concurrency: u16, mut shutdown: watch::Receiver<bool>) {
+    let config = controller::Config::default().concurrency(concurrency);
+    let ends = async move { drop(shutdown.wait_for(|shutdown| *shutdown).await) };
+    let reconciles = controller.with_config(config).graceful_shutdown_on(ends).run(reconcile, again, shell);
+    reconciles.for_each(|_| std::future::ready(())).await;
+}
