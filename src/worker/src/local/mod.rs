@@ -164,7 +164,7 @@ async fn steps(cx: &Context, request: &Request, mode: Mode, ended: &mut Ended) -
         ended.offline = Some(report);
         match outcome {
             Outcome::Failed { reason, message, .. } => return Ending::OfflineFailed { reason, message },
-            Outcome::Planned => return Ending::Planned { message: show::plan_message(ended) },
+            Outcome::Planned => return Ending::Planned { moved: mode == Mode::Apply, message: show::plan_message(ended) },
             Outcome::AlreadyApplied { .. } => {}
             Outcome::Done | Outcome::Settled { .. } => applied = false,
         }
@@ -177,7 +177,7 @@ async fn steps(cx: &Context, request: &Request, mode: Mode, ended: &mut Ended) -
         ended.online = Some(report);
         match outcome {
             Outcome::Failed { reason, message, .. } => return Ending::OnlineFailed { reason, message },
-            Outcome::Planned => return Ending::Planned { message: show::plan_message(ended) },
+            Outcome::Planned => return Ending::Planned { moved: mode == Mode::Apply, message: show::plan_message(ended) },
             Outcome::AlreadyApplied { .. } => {}
             Outcome::Done | Outcome::Settled { .. } => applied = false,
         }
