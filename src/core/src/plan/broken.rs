@@ -37,10 +37,15 @@ impl Situation<'_> {
         let (reason, message) = self.broken_by()?;
         // A step that never began has left nothing. A Job that is not seen may be there nevertheless: caches lag.
         let began = match self.standing(Step::Offline) {
-            Standing::Active(activity) => activity.began,
+            Standing::Active(activity) => activity.began || self.is_repeated(Step::Offline),
             Standing::Absent | Standing::Leaving | Standing::Succeeded(_) | Standing::Failed { .. } => true,
         };
         Some(Broken { reason, message, at: show(self.now), settle: began && self.publishes() })
+    }
+
+    /// Whether another attempt of a step went before.
+    fn is_repeated(&self, step: Step) -> bool {
+        self.status.attempts.iter().any(|attempt| attempt.step == step && (attempt.attempt > 1 || attempt.ended.is_some()))
     }
 
     /// Whether the run may publish, or may have published without having said so.

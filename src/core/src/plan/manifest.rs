@@ -177,7 +177,8 @@ impl Attempt<'_> {
 
     fn container(&self, settings: &Settings) -> Container {
         let order = format!("{ORDERS}/{ORDER}");
-        let args = [self.step.word(), "--order", &order, "--report", "/dev/termination-log"];
+        let port = PROGRESS_PORT.to_string();
+        let args = [self.step.word(), "--order", &order, "--report", "/dev/termination-log", "--progress-port", &port];
         let progress =
             ContainerPort { name: Some("progress".to_owned()), container_port: PROGRESS_PORT, ..ContainerPort::default() };
         Container {

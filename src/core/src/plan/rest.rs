@@ -35,10 +35,7 @@ impl Situation<'_> {
             return Plan { status: self.status, effects, requeue: Some(LOOK_SOON) };
         }
         let entry = super::record::entry(self.observed.backfill, &self.status, self.now);
-        let mut effects = self.releases(entry);
-        if self.has_finalizer() {
-            effects.push(Effect::LetGo);
-        }
+        let mut effects = self.lets_go(entry);
         let mut requeue = None;
         if let (Some(ended), false, false) = (self.ended_at(), self.observed.jobs.is_empty(), self.deleted()) {
             let ttl = self.observed.backfill.spec.ttl_seconds_after_finished.unwrap_or(TTL_SECONDS);
@@ -53,11 +50,17 @@ impl Situation<'_> {
 
     /// Lets go of an object that has begun nothing.
     pub(super) fn let_go(self) -> Plan {
-        let mut effects = self.releases(None);
-        if self.has_finalizer() {
-            effects.push(Effect::LetGo);
+        let effects = self.lets_go(None);
+        let status = self.observed.backfill.status.clone().unwrap_or_default();
+        Plan { status, effects, requeue: None }
+    }
+
+    /// Gives everything back. While the finalizer is there something may be held that caches do not show yet.
+    fn lets_go(&self, entry: Option<LedgerEntry>) -> Vec<Effect> {
+        match self.has_finalizer() {
+            true => vec![Effect::Release { entry: entry.map(Box::new) }, Effect::LetGo],
+            false => self.releases(entry),
         }
-        Plan { status: self.status, effects, requeue: None }
     }
 
     /// Gives back what this backfill holds, if it holds anything.

@@ -37,11 +37,9 @@ impl Situation<'_> {
         while let Some(step) = self.next_step().filter(|_| self.holds()) {
             match self.standing(step) {
                 Standing::Succeeded(Some(report)) if is_done(&report) => self.take_report(step, &report),
-                Standing::Absent
-                | Standing::Leaving
-                | Standing::Active(_)
-                | Standing::Succeeded(_)
-                | Standing::Failed { .. } => return self,
+                Standing::Absent | Standing::Leaving | Standing::Active(_) | Standing::Succeeded(_) | Standing::Failed { .. } => {
+                    return self;
+                }
             }
         }
         self

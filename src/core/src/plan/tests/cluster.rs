@@ -105,8 +105,8 @@ pub fn cluster() -> Cluster {
 }
 
 /// An observation that owns what it saw.
-pub struct Facts {
-    seen: Cluster,
+pub struct Facts<'a> {
+    seen: &'a Cluster,
     backfill: FeatureSetBackfill,
     rivals: Vec<Rival>,
     claimed_at: Option<DateTime<Utc>>,
@@ -115,7 +115,7 @@ pub struct Facts {
     pods: Vec<Pod>,
 }
 
-impl Facts {
+impl Facts<'_> {
     pub fn plan(&self, now: DateTime<Utc>) -> Plan {
         plan(
             &Observed {
@@ -217,7 +217,7 @@ impl Cluster {
     }
 
     /// Observes; what comes from caches is as `seen`.
-    pub fn observe(&self, name: &str, seen: &Self) -> Facts {
+    pub fn observe<'a>(&self, name: &str, seen: &'a Self) -> Facts<'a> {
         let backfill = self.backfills[name].clone();
         let run = Run::of(&backfill);
         let status = backfill.status.clone().unwrap_or_default();
@@ -236,7 +236,7 @@ impl Cluster {
             pinned: request.map(|json| serde_json::from_str(json).expect("a request")),
             jobs: seen.jobs.values().filter(|job| ours(labelled(*job, label::UID))).cloned().collect(),
             pods: seen.pods.values().filter(|pod| ours(labelled(*pod, label::UID))).cloned().collect(),
-            seen: seen.clone(),
+            seen,
             backfill: backfill.clone(),
         }
     }
@@ -374,7 +374,10 @@ impl Cluster {
     /// Whether a Job or a pod of another run of the feature set lives.
     fn company(&self, run: &Run<'_>) -> bool {
         let other = |set: &str, labels: Option<&BTreeMap<String, String>>| set == run.feature_set && !run.owns(labels);
-        let jobs = self.jobs.values().filter(|job| !finished(job) && other(labelled(*job, label::FEATURE_SET), job.meta().labels.as_ref()));
+        let jobs = self
+            .jobs
+            .values()
+            .filter(|job| !finished(job) && other(labelled(*job, label::FEATURE_SET), job.meta().labels.as_ref()));
         let pods = self.pods.values().filter(|pod| alive(pod, self.now));
         jobs.count() > 0 || pods.into_iter().any(|pod| other(labelled(pod, label::FEATURE_SET), pod.meta().labels.as_ref()))
     }

@@ -1,0 +1,146 @@
+//! The objects that are made.
+
+use super::*;
+use crate::api::Engine;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+const LONG: &str = "a-backfill-with-a-name-of-as-many-characters-as-are-allowed-63c";
+
+fn job_of(cluster: &Cluster, name: &str) -> Job {
+    let mut job = cluster.jobs[&cluster.job(name)].clone();
+    (job.metadata.uid, job.metadata.creation_timestamp) = (None, None);
+    job
+}
+
+#[test]
+fn the_job_of_the_offline_step() {
+    let mut cluster = world(json!({}));
+    cluster.rest("fix");
+    insta::assert_yaml_snapshot!(job_of(&cluster, "fix"));
+}
+
+#[test]
+fn the_job_of_the_online_step() {
+    let mut cluster = cluster();
+    let online = crate::api::OnlineSize { parallelism: 4, cores: 1, memory: "1Gi".to_owned() };
+    cluster.templates[0].spec.online = Some(online);
+    cluster.apply("fix", may(json!({})));
+    cluster.rest("fix");
+    cluster.reports("fix", replaced(5));
+    cluster.rest("fix");
+    insta::assert_yaml_snapshot!(job_of(&cluster, "fix"));
+}
+
+#[test]
+fn the_job_of_the_settle_step() {
+    let mut cluster = running(json!({}));
+    cluster.fails("fix", Reason::ShrinkGuard);
+    cluster.rest("fix");
+    insta::assert_yaml_snapshot!(job_of(&cluster, "fix"));
+}
+
+#[test]
+fn a_store_and_a_template_shape_the_pods() {
+    let mut cluster = cluster();
+    let settings = json!({
+        "serviceAccountName": "runs", "imagePullSecrets": ["pull"],
+        "podLabels": {"team": "a", "featureset.dev/step": "mine"}, "podAnnotations": {"mesh": "no"}
+    });
+    let store = cluster.stores.get_mut("default").expect("the store");
+    store.spec.jobs = Some(serde_json::from_value(settings).expect("settings"));
+    store.spec.offline.volume_claim = Some("claim".to_owned());
+    let template = &mut cluster.templates[0].spec;
+    template.queue_name = Some("queue".to_owned());
+    template.priority_class_name = Some("low".to_owned());
+    template.node_selector = [("pool".to_owned(), "batch".to_owned())].into();
+    cluster.apply("fix", may(json!({})));
+    cluster.rest("fix");
+    let job = job_of(&cluster, "fix");
+    assert_eq!(cluster::labelled(&job, "kueue.x-k8s.io/queue-name"), "queue");
+    let template = job.spec.expect("a spec").template;
+    let metadata = template.metadata.expect("metadata");
+    let labels = metadata.labels.expect("labels");
+    assert_eq!((labels["team"].as_str(), labels["featureset.dev/step"].as_str()), ("a", "offline"), "ours are not replaced");
+    assert_eq!(metadata.annotations, Some([("mesh".to_owned(), "no".to_owned())].into()));
+    let pod = template.spec.expect("a pod");
+    assert_eq!((pod.service_account_name.as_deref(), pod.priority_class_name.as_deref()), (Some("runs"), Some("low")));
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    assert_eq!(pod.node_selector.expect("a selector")["pool"], "batch");
+    let mounts = pod.containers[0].volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str());
+    let expected = [
+        "/etc/featureset.dev",
+        "/scratch",
+        "/store",
+        "/var/run/secrets/featureset.dev/redis",
+        "/var/run/secrets/featureset.dev/s3",
+    ];
+    assert_eq!(mounts.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_job_tries_as_often_as_the_backfill_says() {
+    let limit = |cluster: &Cluster| job_of(cluster, "fix").spec.and_then(|spec| spec.backoff_limit);
+    let mut cluster = world(json!({"retries": 7}));
+    cluster.rest("fix");
+    assert_eq!(limit(&cluster), Some(7));
+    cluster.reports("fix", replaced(5));
+    cluster.rest("fix");
+    assert!(limit(&cluster) > Some(1_000), "what is published is followed by the online store");
+    let mut cluster = cluster::cluster();
+    (cluster.templates[0].spec.engine, cluster.templates[0].spec.nodes) = (Engine::Spark, Some(4));
+    cluster.apply("fix", may(json!({"retries": 7})));
+    cluster.rest("fix");
+    let spec = job_of(&cluster, "fix").spec.expect("a spec");
+    assert_eq!((spec.backoff_limit, spec.completions), (Some(19), Some(4)), "room for lost Spark workers");
+}
+
+#[test]
+fn names_are_short_and_differ_by_uid_run_mode_step_and_attempt() {
+    let run = Run { namespace: "prod", name: LONG, uid: "uid-1", run_id: None, feature_set: "clicks", mode: Mode::Apply };
+    let mut names = vec![run.claim_name(), run.attempt_name(Step::Offline, 1), run.attempt_name(Step::Offline, 2)];
+    names.extend([Step::Online, Step::Settle].map(|step| run.attempt_name(step, 1)));
+    names.push(Run { uid: "uid-2", ..run }.attempt_name(Step::Offline, 1));
+    names.push(Run { run_id: Some("2"), ..run }.attempt_name(Step::Offline, 1));
+    names.push(Run { mode: Mode::Plan, ..run }.attempt_name(Step::Offline, 1));
+    for name in &names {
+        // Pods of an Indexed Job append their index and five characters.
+        assert!(name.len() <= 63 - "-255-abcde".len(), "{name}");
+        assert!(name.starts_with("a-backfill-with-a-name") && !name.contains("--"), "{name}");
+    }
+    let all = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all, "{names:?}");
+    assert_eq!(run.attempt_name(Step::Offline, 1), run.attempt_name(Step::Offline, 1));
+}
+
+#[test]
+fn labels_of_everything_that_is_made_are_valid() {
+    let mut cluster = cluster();
+    cluster.apply(LONG, may(json!({"runId": "R:1.".repeat(16)})));
+    cluster.rest(LONG);
+    let job = cluster.jobs.values().next().expect("a Job");
+    let pod = job.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref()).expect("metadata");
+    let all: Vec<&ObjectMeta> = cluster.config_maps.values().map(|map| &map.metadata).chain([&job.metadata, pod]).collect();
+    assert_eq!(all.len(), 4, "claim, order, Job, pods");
+    for metadata in all {
+        for (key, value) in metadata.labels.iter().flatten() {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            assert!(value.len() <= 63 && value.chars().all(fits), "{key}={value}");
+            assert!(value.ends_with(|c: char| c.is_ascii_alphanumeric()), "{key}={value}");
+        }
+    }
+}
+
+#[test]
+fn an_order_names_its_owner_and_carries_the_request() {
+    let mut cluster = world(json!({}));
+    cluster.rest("fix");
+    let order = &cluster.config_maps[&cluster.job("fix")];
+    let owner = &order.metadata.owner_references.as_ref().expect("an owner")[0];
+    assert_eq!((owner.kind.as_str(), owner.name.as_str(), owner.controller), ("FeatureSetBackfill", "fix", Some(true)));
+    assert_eq!(order.immutable, Some(true));
+    let data = order.data.as_ref().expect("data");
+    let request: Request = serde_json::from_str(&data[manifest::REQUEST]).expect("a request");
+    assert_eq!(serde_json::to_string(&request.order(Step::Offline, Mode::Apply, 1)).expect("JSON"), data[manifest::ORDER]);
+}

@@ -1,0 +1,90 @@
+//! The operator as users run it: its program, as a process.
+
+use crate::process::{Folder, Process};
+use anyhow::{Context, Result, ensure};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+/// How an operator is run.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorOptions {
+    /// The namespaces that it watches; empty for all.
+    pub namespaces: Vec<String>,
+    /// The namespace of the lease; `None` leads without asking.
+    pub lease_namespace: Option<String>,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+}
+
+/// A running operator. It is killed on drop.
+pub struct Operator {
+    process: Process,
+    address: String,
+    folder: Folder,
+}
+
+impl Operator {
+    /// Starts the program that was built beside this test.
+    pub fn start(kubeconfig: &Path, options: &OperatorOptions) -> Result<Self> {
+        let folder = Folder::create()?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let address = format!("127.0.0.1:{port}");
+        let mut arguments: Vec<String> =
+            ["run", "--worker-image", "worker:test", "--log-format", "text", "--listen", &address].map(str::to_owned).to_vec();
+        match &options.lease_namespace {
+            Some(namespace) => arguments.extend(["--lease-namespace".to_owned(), namespace.clone()]),
+            None => arguments.push("--no-leader-election".to_owned()),
+        }
+        if !options.namespaces.is_empty() {
+            arguments.extend(["--watch-namespaces".to_owned(), options.namespaces.join(",")]);
+        }
+        arguments.extend_from_slice(&options.arguments);
+        let environment =
+            [("KUBECONFIG", kubeconfig.display().to_string()), ("RUST_LOG", "info,backfill_operator=debug".to_owned())];
+        let process = Process::start_with(&program()?, &arguments, &environment, folder.path())?;
+        Ok(Self { process, address, folder })
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends it as the kernel ends a program that misbehaves.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Fails when it has ended.
+    pub fn check(&mut self) -> Result<()> {
+        self.process.check()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("backfill-operator.log")).unwrap_or_default()
+    }
+
+    /// Answers of its probes and metrics: status line and body.
+    pub async fn get(&self, path: &str) -> Result<String> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut connection = tokio::net::TcpStream::connect(&self.address).await?;
+        connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+}
+
+/// The operator's program lies beside the tests': `<target>/<profile>/backfill-operator`.
+fn program() -> Result<PathBuf> {
+    if let Ok(path) = std::env::var("BACKFILL_OPERATOR") {
+        return Ok(path.into());
+    }
+    let tests = std::env::current_exe()?;
+    let folders = tests.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join("backfill-operator")).find(|program| program.exists());
+    let found = found.context("the operator is not built; run: cargo build -p backfill-operator")?;
+    ensure!(found.is_file(), "{} is no program", found.display());
+    Ok(found)
+}

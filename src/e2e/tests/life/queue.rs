@@ -1,0 +1,104 @@
+//! Whose turn it is, and what is missing.
+
+use crate::world::{set_spec, test};
+use anyhow::{Context, Result};
+use backfill_core::condition::ConditionType::{Accepted, Reconciling};
+use backfill_e2e::{Act, eventually};
+use serde_json::json;
+
+#[test]
+fn backfills_of_one_feature_set_run_in_the_order_of_their_creation() -> Result<()> {
+    test(async |world| {
+        let rule = world.pods("offline", Act::run());
+        world.backfill("first", json!({})).await?;
+        world.phase("first", "Running").await?;
+        for name in ["second", "third"] {
+            world.backfill(name, json!({ "startTime": "2024-07-01", "stopTime": "2024-08-01" })).await?;
+            let seen = world.phase(name, "Queued").await?;
+            assert_eq!(seen.row(), "False True – False False");
+            assert!(seen.is(Accepted));
+            assert!(seen.message(Reconciling).contains("held by \"first\""), "{}", seen.message(Reconciling));
+            assert_eq!(world.kstatus(&seen).await?, "InProgress");
+            // Times of creation are whole seconds.
+            tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        }
+        assert_eq!(world.jobs().await?.len(), 1);
+        rule.change(Act::obey());
+        for name in ["first", "second", "third"] {
+            world.phase(name, "Complete").await?;
+        }
+        let order: Vec<String> = world.runs().into_iter().filter(|run| run.published).map(|run| run.backfill).collect();
+        assert_eq!(order, ["first", "second", "third"]);
+        Ok(())
+    })
+}
+
+#[test]
+fn no_more_backfills_run_than_the_store_has_slots() -> Result<()> {
+    test(async |world| {
+        world.store(json!({ "maxConcurrentBackfills": 2 })).await?;
+        let rule = world.pods("offline", Act::run());
+        for name in ["a", "b", "c", "d"] {
+            world.feature_set(name).await?;
+            world.backfill(name, json!({ "featureSet": name })).await?;
+        }
+        let counts = async |phase: &str| -> Result<usize> {
+            let mut count = 0;
+            for name in ["a", "b", "c", "d"] {
+                let status = world.get(name).await?.0.status;
+                count += usize::from(status.and_then(|status| status.phase).as_deref() == Some(phase));
+            }
+            Ok(count)
+        };
+        eventually("two to run and two to wait", async || {
+            Ok((counts("Running").await? == 2 && counts("Queued").await? == 2).then_some(()))
+        })
+        .await?;
+        assert_eq!(world.jobs().await?.len(), 2);
+        rule.change(Act::obey());
+        eventually("all to complete", async || Ok((counts("Complete").await? == 4).then_some(()))).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_manifest_that_arrives_before_what_it_names_goes_on_by_itself() -> Result<()> {
+    test(async |world| {
+        world.backfill("early", json!({ "featureSet": "late", "clusterTemplate": "tiny" })).await?;
+        let seen = world.reason("early", Accepted, "FeatureSetNotFound").await?;
+        assert_eq!(seen.row(), "False True – False False");
+        assert_eq!(world.kstatus(&seen).await?, "InProgress");
+        assert!(seen.message(Accepted).contains("no feature set \"late\""), "{}", seen.message(Accepted));
+        let mut spec = set_spec();
+        spec["store"] = json!("other");
+        world.apply("FeatureSet", "late", spec).await?;
+        world.reason("early", Accepted, "StoreNotFound").await?;
+        let store = json!({ "offline": { "uri": "s3://bucket/other", "credentialsSecret": "s3" } });
+        world.apply("FeatureStore", "other", store).await?;
+        let seen = world.reason("early", Accepted, "ClusterTemplateNotFound").await?;
+        assert!(seen.message(Accepted).contains("small"), "the names that there are: {}", seen.message(Accepted));
+        let template = format!("tiny{}", world.namespace.name());
+        let manifest =
+            crate::world::manifest("ClusterTemplate", &template, json!({ "engine": "DataFusion", "cores": 1, "memory": "1Gi" }));
+        world.shared.cluster.apply(&manifest.to_string()).await?;
+        world.delete("early").await?;
+        world.gone("early").await?;
+        world.backfill("early", json!({ "featureSet": "late", "clusterTemplate": template.to_uppercase() })).await?;
+        let seen = world.phase("early", "Complete").await?;
+        assert_eq!(seen.0.status.context("a status")?.resolved.context("pinned")?.cluster_template, template);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_refused_backfill_does_not_hold_up_those_behind_it() -> Result<()> {
+    test(async |world| {
+        world.backfill("stuck", json!({ "clusterTemplate": "nowhere" })).await?;
+        world.reason("stuck", Accepted, "ClusterTemplateNotFound").await?;
+        world.backfill("suspended", json!({ "suspend": true })).await?;
+        world.phase("suspended", "Suspended").await?;
+        world.backfill("behind", json!({ "startTime": "2024-07-01", "stopTime": "2024-08-01" })).await?;
+        world.phase("behind", "Complete").await?;
+        Ok(())
+    })
+}
