@@ -57,16 +57,17 @@ def main() -> None:
     arguments = parse()
     shape = ["--days", str(arguments.table_days), "--rows-per-day", str(arguments.rows_per_day)]
     subprocess.run([sys.executable, HERE / "generate.py", arguments.data, *shape], check=True)
-    header = ["layout", "days", "tool", "seconds, median", "to the worker", "from", "to", "peak MB", "MB written", "table rows read"]
-    rows = []
+    header = ["days", "tool", "seconds, median", "to the worker", "runs", "from", "to", "peak MB", "MB written", "table rows read"]
+    command = "make bench" + (f" BENCH='{os.environ['BENCH']}'" if os.environ.get("BENCH") else "")
+    size = f"{arguments.table_days * arguments.rows_per_day:,} rows over {arguments.table_days} days"
     for layout in arguments.layouts:
+        rows = []
         for days in arguments.days:
             start = FIRST_DAY + timedelta(days=max(0, arguments.table_days - days - 5))
             case = Case(layout, days, start, start + timedelta(days=days))
-            rows += summary(case, measure(case, arguments))
-    command = "make bench" + (f" BENCH='{os.environ['BENCH']}'" if os.environ.get("BENCH") else "")
-    size = f"{arguments.table_days * arguments.rows_per_day:,} rows over {arguments.table_days} days"
-    keep("offline", [f"`{command}` on {machine()}; {size}; worker with `memory: {arguments.memory}`.", "", *table(header, rows)])
+            rows += summary(measure(case, arguments), days)
+        lines = [f"`{command}` on {machine()}; {size}; worker with `memory: {arguments.memory}`.", "", *table(header, rows)]
+        keep(layout, lines) if arguments.keep else print("\n".join(lines))
 
 
 def parse() -> argparse.Namespace:
@@ -79,9 +80,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layouts", nargs="+", choices=("partitioned", "unpartitioned"), default=["partitioned", "unpartitioned"])
     parser.add_argument("--days", nargs="+", type=int, default=[1, 7, 30, 365], help="lengths of the interval")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each; of intervals over 100 days at most 3")
+    parser.add_argument("--spark-repeat", type=int, default=2, help="runs of Spark, which take minutes")
     parser.add_argument("--table-days", type=int, default=365)
     parser.add_argument("--rows-per-day", type=int, default=100_000)
-    parser.add_argument("--memory", default="1Gi", help="the memory of the worker's cluster template")
+    parser.add_argument("--memory", default="512Mi", help="the memory of the worker's cluster template")
+    parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="keep the result in docs/benchmarks.md")
     return parser.parse_args()
 
 
@@ -91,6 +94,8 @@ def measure(case: Case, arguments: argparse.Namespace) -> dict[str, list[Run]]:
     digests = {}
     for repetition in range(min(arguments.repeat, 3) if case.days > 100 else arguments.repeat):
         for tool in tools:
+            if tool == "spark" and repetition >= arguments.spark_repeat:
+                continue
             with tempfile.TemporaryDirectory(dir=arguments.data) as folder:
                 state = Path(folder)
                 copied = copy(arguments.data / case.layout, state / "offline" / worker.TABLE)
@@ -162,7 +167,7 @@ def digest(table: Path, case: Case) -> str:
     return subprocess.run(script, check=True, capture_output=True, text=True).stdout
 
 
-def summary(case: Case, runs: dict[str, list[Run]]) -> list[list[str]]:
+def summary(runs: dict[str, list[Run]], days: int) -> list[list[str]]:
     """One line per tool: medians, and the seconds as a multiple of the worker's."""
     rows = []
     medians = {tool: statistics.median(run.seconds for run in of_tool) for tool, of_tool in runs.items()}
@@ -172,11 +177,11 @@ def summary(case: Case, runs: dict[str, list[Run]]) -> list[list[str]]:
         peak, written = (statistics.median(getattr(run, name) for run in of_tool) / 1e6 for name in ("peak_bytes", "bytes_written"))
         rows_read = of_tool[0].rows_read
         rows.append([
-            case.layout,
-            case.days,
+            days,
             TOOLS[tool],
             f"{medians[tool]:.2f}",
             ratio,
+            len(seconds),
             f"{min(seconds):.2f}",
             f"{max(seconds):.2f}",
             f"{peak:.0f}",

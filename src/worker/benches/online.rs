@@ -81,7 +81,7 @@ async fn ceiling(url: &str, keys: &[EntityKey]) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let mut tasks = Vec::new();
     for half in halves {
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = connect(&client).await?;
         tasks.push(tokio::spawn(async move {
             for (chunk, keys) in half.chunks(1000).enumerate() {
                 let mut pipeline = redis::pipe();
@@ -106,8 +106,14 @@ async fn ceiling(url: &str, keys: &[EntityKey]) -> anyhow::Result<f64> {
     Ok(keys.len() as f64 / begun.elapsed().as_secs_f64())
 }
 
+/// To forget a million entities takes a server longer than the library waits by default.
+async fn connect(client: &redis::Client) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(std::time::Duration::from_secs(30)));
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
 async fn flush(url: &str) -> anyhow::Result<()> {
-    let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let mut connection = connect(&redis::Client::open(url)?).await?;
     redis::cmd("FLUSHDB").query_async::<()>(&mut connection).await?;
     Ok(())
 }

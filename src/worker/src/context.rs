@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
 /// The surroundings of a step.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// Where the store's volume claim is mounted: `/store` in a pod, the state directory of `local`.
     pub volume: PathBuf,
@@ -64,7 +64,7 @@ impl Context {
     pub fn secret(&self, name: &str, key: &str) -> Result<String> {
         let path = self.secrets.join(name).join(key);
         std::fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(|error| {
-            Failure::permanent(Reason::InvalidStore, format!("cannot read entry \"{key}\" of secret \"{name}\": {error}"))
+            Failure::permanent(Reason::SecretNotFound, format!("cannot read entry \"{key}\" of secret \"{name}\": {error}"))
         })
     }
 }

@@ -50,9 +50,12 @@ pub async fn open(location: &Location) -> Result<Option<DeltaTable>> {
     Ok(Some(table))
 }
 
-/// The same table at another version.
+/// The same table at a version.
 pub async fn at(table: &DeltaTable, version: Version) -> Result<DeltaTable> {
     let mut table = table.clone();
+    if table.version() == Some(version) {
+        return Ok(table);
+    }
     table.load_version(version).await.map_err(|error| match behind(&error) {
         Some(failure) => failure,
         None => Failure::permanent(

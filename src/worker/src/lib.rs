@@ -12,6 +12,7 @@ pub mod offline;
 pub mod online;
 pub mod record;
 pub mod report;
+pub mod serve;
 pub mod session;
 pub mod steps;
 pub mod storage;

@@ -3,7 +3,7 @@
 use backfill_core::contract::{Order, Outcome, REPORT_BYTES_MAX, Report, Step, exit};
 use backfill_worker::context::Context;
 use backfill_worker::failure::Failure;
-use backfill_worker::{local, steps, storage};
+use backfill_worker::{local, serve, steps, storage};
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +46,9 @@ struct StepArgs {
     /// Scratch space.
     #[arg(long, default_value = "/scratch")]
     scratch: PathBuf,
+    /// The port at which /progress and /metrics are served. Default: none.
+    #[arg(long)]
+    progress_port: Option<u16>,
     /// Which of the Job's pods this is.
     #[arg(long, env = "JOB_COMPLETION_INDEX", default_value_t = 0)]
     index: u32,
@@ -78,6 +81,9 @@ async fn step(args: &StepArgs, step: Step) -> u8 {
         }
     };
     let cx = Context::new(args.volume.clone(), args.secrets.clone(), args.scratch.clone(), args.index);
+    if let Some(port) = args.progress_port {
+        tokio::spawn(serve::serve(port, step, cx.watch()));
+    }
     let report = match step {
         Step::Offline => steps::offline(&cx, &order).await,
         Step::Online => steps::online(&cx, &order).await,

@@ -1,7 +1,9 @@
 //! Rows of equal keys and event time, found as neighbours in rows sorted by time and keys.
 
-use deltalake::arrow::array::{ArrayRef, BooleanArray, DynComparator, RecordBatch, make_comparator};
+use crate::offline::ordered::rises;
+use deltalake::arrow::array::{ArrayRef, AsArray, BooleanArray, DynComparator, RecordBatch, make_comparator};
 use deltalake::arrow::compute::{SortOptions, filter_record_batch};
+use deltalake::arrow::datatypes::TimestampMicrosecondType;
 use deltalake::arrow::util::display::{ArrayFormatter, FormatOptions};
 use std::cmp::Ordering;
 
@@ -38,6 +40,11 @@ impl Dedupe {
         if batch.num_rows() == 0 {
             return batch;
         }
+        // Times that only rise leave nothing to compare.
+        if rises(&batch, self.keys) && self.kept.as_ref().is_none_or(|kept| before(kept, &batch, self.keys)) {
+            self.kept = Some(batch.slice(batch.num_rows() - 1, 1));
+            return batch;
+        }
         let within = Comparators::new(&batch, &batch, self.keys, self.ordered);
         let across = self.kept.as_ref().map(|kept| Comparators::new(kept, &batch, self.keys, self.ordered));
         // The row that the next ones are compared with: the last kept one, in this batch or the one before.
@@ -72,6 +79,12 @@ impl Dedupe {
             Some(mask) => filter_record_batch(&batch, &BooleanArray::from(mask)).expect("the mask is of the batch's length"),
         }
     }
+}
+
+/// Whether a row is older than the first one of a batch.
+fn before(row: &RecordBatch, batch: &RecordBatch, keys: usize) -> bool {
+    let time = |rows: &RecordBatch| rows.column(keys).as_primitive_opt::<TimestampMicrosecondType>().map(|times| times.value(0));
+    time(row) < time(batch)
 }
 
 struct Comparators {

@@ -7,6 +7,7 @@ pub mod conform;
 pub mod dedupe;
 pub mod guards;
 pub mod hash;
+mod ordered;
 pub mod pin;
 pub mod plan;
 pub mod preflight;

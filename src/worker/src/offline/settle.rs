@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::delta::{self, FENCE};
 use crate::failpoint;
 use crate::failure::{Failure, Result};
-use crate::offline::pin::{MANIFEST, PIN, Pin};
+use crate::offline::pin::{MANIFEST, Manifest, PIN, PUBLISHED, Pin, Published};
 use crate::offline::publish;
 use crate::offline::shape::{Shape, UNUSED};
 use crate::offline::{raise_fence, staged_prefix};
@@ -13,7 +13,7 @@ use crate::record::RunRecord;
 use crate::report::report;
 use crate::storage::{self, unreachable_store};
 use backfill_core::condition::Reason;
-use backfill_core::contract::{Order, Outcome, Report};
+use backfill_core::contract::{OfflineReport, Order, Outcome, Report};
 use deltalake::kernel::{Action, MetadataExt};
 use deltalake::{DeltaTable, ObjectStoreError};
 use futures::TryStreamExt;
@@ -39,15 +39,33 @@ pub async fn run(cx: &Context, order: &Order) -> Result<Report> {
         None => false,
     };
     failpoint::reach("settle-fence-raised");
-    if !published {
-        remove_staged(order, &store).await?;
-        failpoint::reach("settle-files-removed");
-        // The next run of the same request begins anew, at its own moment and with a generation of its own.
-        record.remove_all("online").await?;
-        record.remove(MANIFEST).await?;
-        record.remove(PIN).await?;
+    let settled = report(order, Outcome::Settled { published });
+    if let Some(table) = table.filter(|_| published) {
+        return tell(settled, order, &record, &table).await;
     }
-    Ok(report(order, Outcome::Settled { published }))
+    remove_staged(order, &store).await?;
+    failpoint::reach("settle-files-removed");
+    // The next run of the same request begins anew, at its own moment and with a generation of its own.
+    record.remove_all("online").await?;
+    record.remove(MANIFEST).await?;
+    record.remove(PIN).await?;
+    Ok(settled)
+}
+
+/// Says what the run published, as far as its attempts have recorded it.
+async fn tell(settled: Report, order: &Order, record: &RunRecord, table: &DeltaTable) -> Result<Report> {
+    let pin = record.get::<Pin>(PIN).await?;
+    let offline = match record.get::<Published>(PUBLISHED).await? {
+        Some(published) => published.report,
+        // The attempt that committed died before it could tell.
+        None => {
+            let from = pin.as_ref().and_then(|pin| pin.version).unwrap_or(0);
+            let version = publish::find(table, &delta::publish_app(&order.key), from).await?;
+            let staged = record.get::<Manifest>(MANIFEST).await?.map(|manifest| manifest.report).unwrap_or_default();
+            OfflineReport { version_before: version.checked_sub(1), version_after: Some(version), ..staged }
+        }
+    };
+    Ok(Report { scope: pin.map(|pin| pin.scope()), offline: Some(offline), ..settled })
 }
 
 async fn take_version_zero(order: &Order, location: &storage::Location) -> Result<DeltaTable> {

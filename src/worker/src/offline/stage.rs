@@ -7,8 +7,9 @@
 use crate::context::Context;
 use crate::failpoint;
 use crate::failure::{Failure, Result};
-use crate::offline::conform::{Conform, Dropped, KEEP_LAST, Micros};
+use crate::offline::conform::{Conform, Dropped, Micros};
 use crate::offline::dedupe::{Dedupe, Duplicates};
+use crate::offline::ordered;
 use crate::offline::scope::{micros, quoted};
 use crate::offline::shape::Shape;
 use crate::offline::writer::TableWriter;
@@ -20,23 +21,22 @@ use backfill_core::contract::{Definition, Notice, Order};
 use backfill_core::time::Interval;
 use backfill_core::window::{self, Window};
 use deltalake::arrow::array::RecordBatch;
-use deltalake::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
-use deltalake::datafusion::catalog::streaming::StreamingTable;
+use deltalake::arrow::datatypes::{DataType, TimeUnit};
 use deltalake::datafusion::common::{Column, ParamValues};
 use deltalake::datafusion::error::DataFusionError;
+use deltalake::datafusion::execution::SendableRecordBatchStream;
 use deltalake::datafusion::execution::context::SQLOptions;
-use deltalake::datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use deltalake::datafusion::functions_aggregate::expr_fn::{count, sum};
-use deltalake::datafusion::logical_expr::{LogicalPlan, expr::Sort, when};
+use deltalake::datafusion::logical_expr::{LogicalPlan, when};
 use deltalake::datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use deltalake::datafusion::physical_plan::streaming::PartitionStream;
 use deltalake::datafusion::prelude::{DataFrame, Expr, SessionContext, col, lit};
 use deltalake::datafusion::scalar::ScalarValue;
 use deltalake::kernel::Add;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::ObjectStore;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use tokio::task::JoinSet;
 
 /// About how many rows one query of a lane sorts in memory.
 const RANGE_ROWS: u64 = 400_000;
@@ -107,7 +107,15 @@ pub async fn transformation(
     target: &Target<'_>,
     rows_a_day: Option<u64>,
 ) -> Result<Staged> {
-    let run = Run { cx, order, interval, session, target };
+    let run = Run {
+        cx: cx.clone(),
+        order: order.clone(),
+        interval,
+        session: session.clone(),
+        store: Arc::clone(&target.store),
+        shape: target.shape.clone(),
+        prefix: target.prefix.clone(),
+    };
     let probe = run.query(&Window::whole(interval)).await?;
     let rowwise = order.definition.windows.is_none() && is_rowwise(probe.logical_plan());
     let (conform, notices) = Conform::new(target.shape, &order.guards, probe.schema().as_arrow())?;
@@ -119,10 +127,7 @@ pub async fn transformation(
         run.count_outside(probe, &dropped).await?;
     }
     let lanes = lanes(units, if rowwise || windows > 1 { order.size.cores as usize } else { 1 });
-    let conform = Arc::new(conform);
-    let lane = |(number, units)| run.lane(number, units, Arc::clone(&conform), Arc::clone(&dropped));
-    let done: Vec<(Vec<Add>, u64, Duplicates)> =
-        futures::stream::iter(lanes.into_iter().enumerate().map(lane)).buffer_unordered(usize::MAX).try_collect().await?;
+    let done = side_by_side(Arc::new(run), lanes, Arc::new(conform), &dropped).await?;
     let mut staged = Staged {
         null_key: dropped.null_key.load(Ordering::Relaxed),
         outside: dropped.outside.load(Ordering::Relaxed),
@@ -130,7 +135,7 @@ pub async fn transformation(
         notices,
         ..Staged::default()
     };
-    for (adds, rows, duplicates) in done {
+    for Laid { adds, rows, duplicates } in done {
         staged.adds.extend(adds);
         staged.rows += rows;
         staged.duplicates.dropped += duplicates.dropped;
@@ -141,11 +146,32 @@ pub async fn transformation(
     Ok(staged)
 }
 
+/// Runs every lane as a task of its own: lanes of one task would share one core.
+async fn side_by_side(run: Arc<Run>, lanes: Vec<Vec<Unit>>, conform: Arc<Conform>, dropped: &Arc<Dropped>) -> Result<Vec<Laid>> {
+    let mut tasks = JoinSet::new();
+    for (number, units) in lanes.into_iter().enumerate() {
+        let (run, conform, dropped) = (Arc::clone(&run), Arc::clone(&conform), Arc::clone(dropped));
+        tasks.spawn(async move { run.lane(number, units, conform, dropped).await });
+    }
+    let mut done = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        match ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+            Ok(laid) => done.push(laid),
+            Err(failure) => {
+                // No lane may write any more when the failure is known.
+                tasks.shutdown().await;
+                return Err(failure);
+            }
+        }
+    }
+    Ok(done)
+}
+
 /// Writes rows that need no transformation, sorted by time and keys, as they are.
 pub async fn rows(frame: DataFrame, target: &Target<'_>) -> Result<(Vec<Add>, u64)> {
     let shape = target.shape;
     let columns = shape.rows.fields().iter().map(|field| col(quoted(field.name())));
-    let sorted = frame.select(columns).and_then(|frame| frame.sort(order_by(shape, false)));
+    let sorted = frame.select(columns).and_then(|frame| frame.sort(ordered::order_by(shape, false)));
     let mut stream = failing(async { sorted?.execute_stream().await }.await, Reason::TransformFailed)?;
     let mut writer = TableWriter::new(Arc::clone(&target.store), shape, target.prefix.clone());
     let mut rows = 0;
@@ -157,15 +183,25 @@ pub async fn rows(frame: DataFrame, target: &Target<'_>) -> Result<(Vec<Add>, u6
     Ok((writer.finish().await?, rows))
 }
 
-struct Run<'a> {
-    cx: &'a Context,
-    order: &'a Order,
+/// A transformation, and where its rows go. Lanes share it across threads.
+struct Run {
+    cx: Context,
+    order: Order,
     interval: Interval,
-    session: &'a SessionContext,
-    target: &'a Target<'a>,
+    session: SessionContext,
+    store: Arc<dyn ObjectStore>,
+    shape: Shape,
+    prefix: String,
 }
 
-impl Run<'_> {
+/// What a lane wrote.
+struct Laid {
+    adds: Vec<Add>,
+    rows: u64,
+    duplicates: Duplicates,
+}
+
+impl Run {
     /// The transformation with its parameters bound.
     async fn query(&self, window: &Window) -> Result<DataFrame> {
         let Definition { sql, windows, .. } = &self.order.definition;
@@ -210,7 +246,7 @@ impl Run<'_> {
 
     /// Counts what the ranges of a row-wise transformation leave out: rows outside the interval or without an event time.
     async fn count_outside(&self, frame: DataFrame, dropped: &Dropped) -> Result<()> {
-        let time = time_of(&frame, &self.target.shape.time);
+        let time = time_of(&frame, &self.shape.time);
         let outside = within(&time, &self.all()).is_not_true();
         let null = when(col(time.0.clone()).is_null(), lit(1_i64)).otherwise(lit(0_i64));
         let counted = async {
@@ -232,18 +268,12 @@ impl Run<'_> {
     }
 
     /// Runs the units of one lane one after the other into one writer.
-    async fn lane(
-        &self,
-        number: usize,
-        units: Vec<Unit>,
-        conform: Arc<Conform>,
-        dropped: Arc<Dropped>,
-    ) -> Result<(Vec<Add>, u64, Duplicates)> {
-        let shape = self.target.shape;
+    async fn lane(&self, number: usize, units: Vec<Unit>, conform: Arc<Conform>, dropped: Arc<Dropped>) -> Result<Laid> {
+        let shape = &self.shape;
         let ordered = self.order.guards.keep_last_by.is_some();
         let mut dedupe = Dedupe::new(shape.keys.len(), ordered);
-        let prefix = format!("{}-{number}", self.target.prefix);
-        let mut writer = TableWriter::new(Arc::clone(&self.target.store), shape, prefix);
+        let prefix = format!("{}-{number}", self.prefix);
+        let mut writer = TableWriter::new(Arc::clone(&self.store), shape, prefix);
         let mut rows = 0;
         for unit in units {
             let lost = Arc::new(Dropped::default());
@@ -264,7 +294,7 @@ impl Run<'_> {
             self.cx.advance(1, written);
             failpoint::reach("unit-staged");
         }
-        Ok((writer.finish().await?, rows, dedupe.found))
+        Ok(Laid { adds: writer.finish().await?, rows, duplicates: dedupe.found })
     }
 
     /// The rows of one unit, conformed and sorted by time, keys and what orders duplicates.
@@ -277,7 +307,7 @@ impl Run<'_> {
     ) -> Result<SendableRecordBatchStream> {
         let mut frame = self.query(&unit.window).await?;
         if unit.bounded {
-            let time = time_of(&frame, &self.target.shape.time);
+            let time = time_of(&frame, &self.shape.time);
             frame = failing(frame.filter(within(&time, &unit.rows)), Reason::TransformFailed)?;
         }
         let given = failing(frame.execute_stream().await, Reason::TransformFailed)?;
@@ -290,22 +320,9 @@ impl Run<'_> {
             let rows = rows.and_then(|rows| online::refuse_nulls_in_lists(&served, &rows).map(|()| rows));
             rows.map_err(|failure| DataFusionError::External(Box::new(failure)))
         });
-        let rows = OneStream::table(schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows)));
-        let sorted = async {
-            self.session.read_table(Arc::new(rows?))?.sort(order_by(self.target.shape, ordered))?.execute_stream().await
-        };
-        failing(sorted.await, Reason::TransformFailed)
+        let rows = Box::pin(RecordBatchStreamAdapter::new(schema, rows));
+        failing(ordered::in_order(&self.session, rows, &self.shape, ordered).await, Reason::TransformFailed)
     }
-}
-
-/// The order in which rows are written: equal keys and times are neighbours.
-fn order_by(shape: &Shape, ordered: bool) -> Vec<Sort> {
-    let names = std::iter::once(&shape.time).chain(&shape.keys);
-    let mut order: Vec<Sort> = names.map(|name| col(quoted(name)).sort(true, true)).collect();
-    if ordered {
-        order.push(col(quoted(KEEP_LAST)).sort(false, false));
-    }
-    order
 }
 
 /// Contiguous spans of units, about equally many each.
@@ -377,38 +394,6 @@ fn failing<T>(result: Result<T, DataFusionError>, reason: Reason) -> Result<T> {
         },
         _ => session::failure(&error, reason),
     })
-}
-
-/// A table over a stream that is read once.
-struct OneStream {
-    schema: SchemaRef,
-    stream: Mutex<Option<SendableRecordBatchStream>>,
-}
-
-impl OneStream {
-    fn table(schema: SchemaRef, stream: SendableRecordBatchStream) -> Result<StreamingTable, DataFusionError> {
-        StreamingTable::try_new(schema.clone(), vec![Arc::new(Self { schema, stream: Mutex::new(Some(stream)) })])
-    }
-}
-
-impl std::fmt::Debug for OneStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OneStream")
-    }
-}
-
-impl PartitionStream for OneStream {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let stream = self.stream.lock().map(|mut stream| stream.take()).ok().flatten();
-        stream.unwrap_or_else(|| {
-            let twice = Err(DataFusionError::Internal("a stream is read once".to_owned()));
-            Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter([twice])))
-        })
-    }
 }
 
 /// The rows of a frame that reads tables, not a transformation.

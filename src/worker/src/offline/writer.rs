@@ -7,7 +7,7 @@ use backfill_core::condition::Reason;
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 use deltalake::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use deltalake::arrow::compute::take_record_batch;
-use deltalake::arrow::datatypes::{DataType, TimestampMicrosecondType};
+use deltalake::arrow::datatypes::{DataType, FieldRef, Fields, TimestampMicrosecondType};
 use deltalake::arrow::error::ArrowError;
 use deltalake::arrow::row::{RowConverter, SortField};
 use deltalake::arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -17,7 +17,7 @@ use deltalake::parquet::arrow::AsyncArrowWriter;
 use deltalake::parquet::basic::{Compression, ZstdLevel};
 use deltalake::parquet::errors::ParquetError;
 use deltalake::parquet::file::metadata::ParquetMetaData;
-use deltalake::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use deltalake::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use deltalake::parquet::file::statistics::Statistics;
 use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
@@ -31,6 +31,10 @@ const FILE_BYTES: usize = 128 << 20;
 
 /// Rows that are encoded together. A writer holds one such group in memory.
 const GROUP_ROWS: usize = 128 * 1024;
+
+/// A dictionary of numbers ends here: of numbers that hardly repeat it is as large as they are, and slow to make. By default it
+/// would just hold every number of a group.
+const NUMBERS_DICTIONARY_BYTES: usize = 128 << 10;
 
 /// How many partitions may be open at a time when rows do not come in the order of the partitions.
 const OPEN_MAX: usize = 32;
@@ -127,12 +131,7 @@ impl TableWriter {
             Some(folder) => format!("{folder}/{name}"),
             None => name,
         };
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a level of zstd")))
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_column_statistics_enabled(self.shape.time.as_str().into(), EnabledStatistics::Page)
-            .set_max_row_group_row_count(Some(GROUP_ROWS))
-            .build();
+        let properties = properties(rows.schema().fields(), &self.shape.time);
         let target = BufWriter::new(Arc::clone(&self.store), Path::from(path.as_str()));
         let writer = AsyncArrowWriter::try_new(target, self.stored(rows).schema(), Some(properties))
             .map_err(|error| cannot_write(&path, &error))?;
@@ -165,6 +164,22 @@ impl TableWriter {
             Layout::Values { columns, date } => by_values(batch, times(), columns, date.as_ref())?,
         })
     }
+}
+
+/// How files are encoded. Statistics are kept of every column, and of the event time by page.
+fn properties(columns: &Fields, time: &str) -> WriterProperties {
+    let numbers = columns.iter().filter(|column| column.data_type().is_primitive());
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("1 is a level of zstd")))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_column_statistics_enabled(time.into(), EnabledStatistics::Page)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        // Event times hardly repeat.
+        .set_column_dictionary_enabled(time.into(), false);
+    let limit = |properties: WriterPropertiesBuilder, column: &FieldRef| {
+        properties.set_column_dictionary_page_size_limit(column.name().as_str().into(), NUMBERS_DICTIONARY_BYTES)
+    };
+    numbers.fold(properties, limit).build()
 }
 
 fn cannot_write(path: &str, error: &ParquetError) -> Failure {

@@ -101,7 +101,7 @@ async fn credentials_that_are_refused_are_not_tried_again() {
     let ended = world.backfill("auth", april(json!({})));
     assert!(!ended.failed("OnlineAuth", &[]).contains("wrong"), "the message has no password");
     std::fs::remove_file(world.path("secrets/redis/url")).expect("removed");
-    world.backfill("auth", april(json!({}))).failed("InvalidStore", &["entry \"url\" of secret \"redis\""]);
+    world.backfill("auth", april(json!({}))).failed("SecretNotFound", &["entry \"url\" of secret \"redis\""]);
     let mut open =
         redis::Client::open(server.url().replace("//", "//:secret@")).and_then(|c| c.get_connection()).expect("a server");
     redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("").exec(&mut open).expect("CONFIG");

@@ -12,14 +12,19 @@ fn mode(mode: &str) -> Value {
 
 #[track_caller]
 fn planned(ended: &Ended) {
+    rests(ended, "Planned");
+}
+
+#[track_caller]
+fn rests(ended: &Ended, because: &str) {
     let (status, reason, message) = ended.condition("Ready");
-    assert_eq!((status, reason, ended.code), ("True", "Planned", 10), "{message}\n{:#}", ended.json);
+    assert_eq!((status, reason, ended.code), ("True", because, 10), "{message}\n{:#}", ended.json);
     assert_eq!((ended.condition("Complete").0, ended.condition("Failed").0), ("False", "False"));
 }
 
 #[track_caller]
-fn planned_anew(ended: &Ended, word: &str) {
-    planned(ended);
+fn applied_anew(ended: &Ended, word: &str) {
+    rests(ended, "PlanMoved");
     let why = ended.warning("PlanMoved");
     assert!(why.contains("made again") && why.contains(word), "{why}");
 }
@@ -102,7 +107,7 @@ async fn a_delete_since_makes_the_plan_again() {
     world.delete("driver = 2").await;
     let (rides, served) = (world.rides().await, world.served());
     let ended = world.backfill("ten-days", mode("Apply"));
-    planned_anew(&ended, "removed rows of the interval");
+    applied_anew(&ended, "removed rows of the interval");
     assert_eq!(ended.offline("rowsRemoved"), 31, "the new plan is of the table as it is");
     assert_eq!((world.rides().await, world.served()), (rides, served));
     applies_without_staging(&world);
@@ -114,7 +119,7 @@ async fn a_delete_during_the_publish_of_a_plan_makes_it_again() {
     let (world, _) = with_plan();
     let running = world.stopped_at("before-publish", "ten-days", mode("Apply"));
     world.delete("driver = 2").await;
-    planned_anew(&running.ends(), "removed rows of the interval");
+    applied_anew(&running.ends(), "removed rows of the interval");
     assert_eq!(publishes(&world, None).len(), 1);
 }
 
@@ -124,7 +129,7 @@ async fn a_plan_that_is_killed_while_it_is_made_again_is_not_published_unseen() 
         let (world, _) = with_plan();
         world.delete("driver = 2").await;
         world.killed_at(point, "ten-days", mode("Apply"));
-        planned_anew(&world.backfill("ten-days", mode("Apply")), "moved");
+        applied_anew(&world.backfill("ten-days", mode("Apply")), "moved");
     }
 }
 
@@ -134,7 +139,7 @@ async fn another_source_makes_the_plan_again() {
     let other = without(corrected(), 3);
     world.source(&other);
     let ended = world.backfill("ten-days", mode("Apply"));
-    planned_anew(&ended, "changed since");
+    applied_anew(&ended, "changed since");
     assert_eq!(ended.offline("rowsWritten"), 31);
     assert_eq!(world.rides().await, sorted(january()));
     applies_without_staging(&world);
@@ -146,7 +151,7 @@ async fn another_definition_makes_the_plan_again() {
     let (mut world, _) = with_plan();
     world.set("features", json!([{ "name": "trips", "type": "int64" }, { "name": "stars", "type": "int64" }]));
     world.set("transformation", json!({ "sql": "SELECT driver, at, trips + 1 AS trips, 5 AS stars FROM rides" }));
-    planned_anew(&world.backfill("ten-days", mode("Apply")), "definition");
+    applied_anew(&world.backfill("ten-days", mode("Apply")), "definition");
     assert_eq!(world.rides().await, sorted(january()));
     applies_without_staging(&world);
     let one_more = corrected().into_iter().map(|ride| (ride.0, ride.1, ride.2.map(|trips| trips + 1)));
@@ -159,7 +164,7 @@ async fn another_definition_makes_the_plan_again() {
 async fn a_plan_whose_files_are_gone_is_made_again() {
     let (world, staged) = with_plan();
     std::fs::remove_file(world.table_path().join(&staged[0])).expect("a staged file");
-    planned_anew(&world.backfill("ten-days", mode("Apply")), "is gone");
+    applied_anew(&world.backfill("ten-days", mode("Apply")), "is gone");
     applies_without_staging(&world);
     assert_eq!(world.rides().await, replaced());
 }
@@ -184,7 +189,8 @@ async fn a_plan_that_is_asked_for_again_is_of_what_there_is_now() {
     let (world, _) = with_plan();
     world.delete("driver = 2").await;
     let ended = world.backfill("ten-days", mode("Plan"));
-    planned_anew(&ended, "removed rows of the interval");
+    planned(&ended);
+    assert!(ended.warning("PlanMoved").contains("removed rows of the interval"));
     assert_eq!(ended.offline("rowsRemoved"), 31);
     world.source(&without(corrected(), 3));
     let ended = world.backfill("ten-days", mode("Plan"));

@@ -45,7 +45,10 @@ async fn settling_leaves_what_a_run_has_published() {
     world.killed_at("after-publish", "ten-days", ten_days());
     let (data, records) = (world.data().await, documents(&world));
     for _ in 0..2 {
-        settled(&settle(&world, "ten-days", ten_days()), true);
+        let ended = settle(&world, "ten-days", ten_days());
+        settled(&ended, true);
+        assert_eq!(ended.json["offline"]["versionAfter"], 3, "{:#}", ended.json);
+        assert_eq!(ended.json["scope"]["interval"]["start"], "2024-01-10T00:00:00Z");
         assert_eq!((world.data().await, documents(&world)), (data.clone(), records.clone()));
     }
     world.backfill("ten-days", ten_days()).succeeded();
