@@ -28,6 +28,10 @@ SPARK_VENV := $(call venv,$(SPARK_REQUIREMENTS))
 SPARK := $(if $(and $(shell command -v java),$(shell command -v mvn)),$(SPARK_VENV)/jars)
 DELTA_JARS := io.delta:delta-spark_4.2_2.13:4.4.0 io.delta:delta-storage:4.4.0
 
+# Built apart: what the operator asks of shared crates must not make the data crates compile anew.
+DATA_PLANE := --package backfill-core --package backfill-worker
+CONTROL_PLANE := --package backfill-operator --package backfill-e2e
+
 # Goes on when the check $(1) passes. Otherwise installs the Debian packages $(2), as root on Debian, or says how and stops.
 define require
 	@{ $(1); } > /dev/null 2>&1 || { \
@@ -50,8 +54,11 @@ quickstart: compiler ## Fills two feature sets from real data, corrects a part o
 	cargo run --package backfill-worker -- local -f $(QUICKSTART) --state $(STATE)
 
 .PHONY: test
-test: compiler redis $(TEST_VENV)/ready ## Runs all tests; as root on Debian it installs what they need.
-	BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test --workspace --features backfill-worker/failpoints
+test: compiler redis $(TEST_VENV)/ready ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
+	src/e2e/tools/build
+	BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test $(DATA_PLANE) --features backfill-worker/failpoints
+	cargo build $(CONTROL_PLANE)
+	cargo test $(CONTROL_PLANE) -- --test-threads=8
 
 .PHONY: lint
 lint: compiler ## Checks format, lints, and that the core depends on no client, runtime or data crate.
@@ -59,7 +66,9 @@ lint: compiler ## Checks format, lints, and that the core depends on no client, 
 	cargo check --package backfill-core
 	@! cargo tree --package backfill-core --edges normal --prefix none | \
 	  grep -E '^(arrow|datafusion|deltalake|hyper|kube-(client|runtime)|object_store|redis|rusqlite|tokio)\b'
-	cargo clippy --workspace --all-targets --features backfill-worker/failpoints -- --deny warnings
+	@! cargo tree $(CONTROL_PLANE) --edges normal --prefix none | grep -E '^(arrow|datafusion|deltalake|parquet)\b'
+	cargo clippy $(DATA_PLANE) --all-targets --features backfill-worker/failpoints -- --deny warnings
+	cargo clippy $(CONTROL_PLANE) --all-targets -- --deny warnings
 
 .PHONY: deny
 deny: ## Checks the dependencies' licences and sources; needs cargo-deny (cargo install --locked cargo-deny).
@@ -83,6 +92,12 @@ bench: compiler $(BENCH_VENV)/ready $(SPARK) ## Measures replacing 1 to 365 days
 bench-online: compiler redis $(BENCH_VENV)/ready $(TEST_VENV)/ready ## Measures writing to Redis beside the server's ceiling and Feast; keeps the result too.
 	$(BENCH_VENV)/bin/python benches/online.py --feast-python $(TEST_VENV)/bin/python --bench "$$(cargo bench --package backfill-worker \
 	  --bench online --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)"
+
+.PHONY: bench-operator
+bench-operator: compiler ## Measures thousands of backfills on a real control plane with played pods; keeps the result too.
+	src/e2e/tools/build
+	cargo build --release $(CONTROL_PLANE)
+	cargo bench --package backfill-operator --package backfill-e2e --bench operator -- $(BENCH)
 
 .PHONY: clean
 clean: ## Removes the state that the quickstart left.

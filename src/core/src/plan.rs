@@ -24,13 +24,14 @@ pub use rest::rests;
 pub use seen::{alive, finished, instant};
 
 use crate::api::{
-    ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureSetBackfillStatus, FeatureStore, LedgerEntry, Mode, RunningBackfill,
+    ClusterTemplate, Engine, FeatureSet, FeatureSetBackfill, FeatureSetBackfillStatus, FeatureStore, LedgerEntry, Mode,
+    RunningBackfill,
 };
 use crate::condition::{self, ConditionType, Ending, Finding, Moment, Reason, is_true, set_all};
 use crate::contract::{Notice, Progress, Step, Stores};
 use crate::request::{Input, Rejection, Request, Resolution, resolve};
 use crate::time::show;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
@@ -44,6 +45,9 @@ const MISSING_STALLS: TimeDelta = TimeDelta::minutes(10);
 
 /// How often a wait is looked at again that no event of a watch may end.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often a step without a running pod is looked at: events may say what is wrong.
+const LOOK_AT_START: Duration = Duration::from_secs(10);
 
 /// How soon pods that end are looked at again.
 const LOOK_SOON: Duration = Duration::from_secs(5);
@@ -165,6 +169,8 @@ struct Situation<'a> {
 
 impl<'a> Situation<'a> {
     fn of(observed: &'a Observed<'a>, now: DateTime<Utc>) -> Self {
+        // Times of conditions are whole seconds, as everywhere in Kubernetes.
+        let now = now.trunc_subsecs(0);
         let run = Run::of(observed.backfill);
         let children = Children::of(run, observed.jobs, observed.pods, now);
         let old = observed.backfill.status.clone().unwrap_or_default();
@@ -233,6 +239,7 @@ impl<'a> Situation<'a> {
             templates: templates.clone(),
             namespace_labels: Some(namespace_labels),
         })
+        .and_then(refuse_spark)
     }
 
     fn stores(&self) -> Stores {
@@ -277,6 +284,7 @@ impl<'a> Situation<'a> {
         });
         let warnings = self.warnings();
         self.find(condition::going(moment, done, &warnings));
+        let requeue = requeue.map(|after| after.min(self.time_left()));
         Plan { status: message::fit(self.status), effects, requeue }
     }
 
@@ -386,6 +394,21 @@ impl<'a> Situation<'a> {
         self.status.resolved = Some(message::resolved(request, &resolution.warnings));
         self.status.run_id.clone_from(&self.observed.backfill.spec.run_id);
         self.status.held.get_or_insert_default().since.get_or_insert(show(self.now));
+    }
+}
+
+/// A template that this operator cannot make pods for must not run on something else.
+fn refuse_spark(resolution: Resolution) -> Result<Resolution, Rejection> {
+    let template = &resolution.request.template;
+    match template.engine {
+        Engine::DataFusion => Ok(resolution),
+        Engine::Spark => {
+            let name = &template.name;
+            let message = format!(
+                "cluster template \"{name}\" asks for engine Spark, which this operator does not run yet; choose one of DataFusion"
+            );
+            Err(Rejection { reason: Reason::InvalidStore, message })
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! The operator's command line.
 
 use anyhow::Context;
+use axum::http::Request;
 use backfill_core::plan::Settings;
 use backfill_operator::metrics::Metrics;
 use backfill_operator::run::{Options, run};
 use backfill_operator::server::Probes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tower::util::MapRequestLayer;
 use tracing_subscriber::EnvFilter;
 
 /// Replaces feature sets' data as FeatureSetBackfill resources ask for it.
@@ -74,8 +77,8 @@ async fn main() -> anyhow::Result<()> {
     let Command::Run(args) = Cli::parse().command;
     logs(args.log_format);
     let config = Config::infer().await.context("no cluster: neither a kubeconfig nor a service account")?;
-    let client = Client::try_from(config).context("cannot use the cluster's configuration")?;
     let probes = Probes::new(Arc::new(Metrics::new()));
+    let client = client(config, Arc::clone(&probes.metrics))?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let shutdown = shutdown()?;
     let mut closing = shutdown.clone();
@@ -85,6 +88,16 @@ async fn main() -> anyhow::Result<()> {
     let ended = run(client, options(args), probes, shutdown).await;
     serving.abort();
     ended
+}
+
+/// A client whose requests are counted.
+fn client(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Client> {
+    let count = MapRequestLayer::new(move |request: Request<Body>| {
+        metrics.requested(request.method().as_str());
+        request
+    });
+    let builder = ClientBuilder::try_from(config).context("cannot use the cluster's configuration")?;
+    Ok(builder.with_layer(&count).build())
 }
 
 fn options(args: RunArgs) -> Options {

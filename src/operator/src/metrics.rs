@@ -31,6 +31,7 @@ pub struct Metrics {
     reconcile_durations: Histogram,
     reconcile_errors: Family<ReasonLabels, Counter>,
     leader: Gauge,
+    requests: Family<RequestLabels, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -68,6 +69,11 @@ struct ResultLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: String,
 }
@@ -92,6 +98,7 @@ impl Metrics {
             reconcile_durations: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             reconcile_errors: Family::default(),
             leader: Gauge::default(),
+            requests: Family::default(),
             registry: Registry::default(),
         };
         let backfills = registry.sub_registry_with_prefix("featureset_backfill");
@@ -120,6 +127,7 @@ impl Metrics {
             metrics.reconcile_durations.clone(),
         );
         registry.register("controller_reconcile_errors", "Reconciles that failed", metrics.reconcile_errors.clone());
+        registry.register("featureset_api_requests", "Requests to the API server, watches included", metrics.requests.clone());
         registry.register("leader_election_master_status", "1 while this process leads", metrics.leader.clone());
         registry.register("build", "The build", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
@@ -130,6 +138,11 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+
+    /// One request to the API server.
+    pub fn requested(&self, method: &str) {
+        self.requests.get_or_create(&RequestLabels { method: method.to_owned() }).inc();
     }
 
     /// Whether this process leads.

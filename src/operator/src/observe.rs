@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A Job without a running pod is asked about when it is older than this.
-const TROUBLE_AFTER: TimeDelta = TimeDelta::seconds(10);
+const TROUBLE_AFTER: TimeDelta = TimeDelta::seconds(5);
 
 /// How many objects are asked about.
 const ASKED_MAX: usize = 3;
@@ -151,7 +151,9 @@ impl Shell {
         let attempts = backfill.status.iter().flat_map(|status| &status.attempts);
         for attempt in attempts {
             let order = call("get", "an order", self.api::<ConfigMap>(run.namespace).get(&attempt.job)).await?.found();
-            let request = order.as_ref().and_then(|order| order.data.as_ref()?.get(REQUEST));
+            // While the run changes, the status still tells of the one before.
+            let ours = order.as_ref().filter(|order| run.owns(order.metadata.labels.as_ref()));
+            let request = ours.and_then(|order| order.data.as_ref()?.get(REQUEST));
             if let Some(request) = request.and_then(|json| serde_json::from_str::<Request>(json).ok()) {
                 return Ok(Some(self.known.requested(run, request)));
             }

@@ -29,6 +29,9 @@ const STALE_MAX: usize = 20;
 /// Slots of a store that does not say.
 const SLOTS: u32 = 4;
 
+/// The label by which the Job controller marks pods.
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
 /// What to make of an object.
 pub enum Change<K> {
     /// It is as it should be.
@@ -197,14 +200,22 @@ impl Shell {
         taken.await.map(drop)
     }
 
-    /// Enters what was replaced, and gives back feature set and slot.
+    /// Enters what was replaced, and gives back feature set and slot. What is held is looked up live: the reply to the write that
+    /// took it may have been lost.
     async fn release(&self, run: &Run<'_>, entry: Option<&LedgerEntry>) -> Result<(), Error> {
-        self.release_feature_set(run.namespace, run.feature_set, run.uid, entry).await?;
-        let ours =
-            |store: &FeatureStore| store.status.iter().flat_map(|status| &status.running).any(|running| running.uid == run.uid);
-        let stores = self.caches.stores.state_filter(|store| store.metadata.namespace.as_deref() == Some(run.namespace));
-        for store in stores.into_iter().map(|store| self.caches.written.stores.newest(store)).filter(|store| ours(store)) {
-            self.release_slot(run.namespace, &store.name_any(), run.uid).await?;
+        let sets = self.api::<FeatureSet>(run.namespace);
+        if let Some(set) = call("get", run.feature_set, sets.get(run.feature_set)).await?.found() {
+            self.caches.written.feature_sets.put(set);
+            self.release_feature_set(run.namespace, run.feature_set, run.uid, entry).await?;
+        }
+        let stores = self.api::<FeatureStore>(run.namespace);
+        for cached in self.caches.stores.state_filter(|store| store.metadata.namespace.as_deref() == Some(run.namespace)) {
+            let name = cached.name_any();
+            let Some(store) = call("get", &name, stores.get(&name)).await?.found() else { continue };
+            let store = self.caches.written.stores.put(store);
+            if store.status.iter().flat_map(|status| &status.running).any(|running| running.uid == run.uid) {
+                self.release_slot(run.namespace, &name, run.uid).await?;
+            }
         }
         self.known.forget(run);
         Ok(())
@@ -264,7 +275,7 @@ impl Shell {
 
     /// Makes the order and the Job, when nothing of another run lives.
     async fn launch(&self, run: &Run<'_>, order: &ConfigMap, job: &Job) -> Result<(), Error> {
-        self.refuse_company(run).await?;
+        self.refuse_company(run, &job.name_any()).await?;
         let made = call("create", "the order", self.api(run.namespace).create(&PostParams::default(), order)).await?;
         if let Answer::Exists = made {
             let found = call("get", "the order", self.api::<ConfigMap>(run.namespace).get(&order.name_any())).await?.found();
@@ -296,20 +307,17 @@ impl Shell {
         Ok(())
     }
 
-    /// A live look: no Job and no pod of another run of this feature set may be there.
-    async fn refuse_company(&self, run: &Run<'_>) -> Result<(), Error> {
+    /// A live look: of this feature set, no Job that makes pods and no pod may be there but those of `job` itself.
+    async fn refuse_company(&self, run: &Run<'_>, job: &str) -> Result<(), Error> {
         let params = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{}={}", label::FEATURE_SET, run.feature_set));
         let jobs = call("list", "Jobs", self.api::<Job>(run.namespace).list(&params)).await?.found();
         let pods = call("list", "pods", self.api::<Pod>(run.namespace).list(&params)).await?.found();
         let (Some(jobs), Some(pods)) = (jobs, pods) else { return Err(Error::Conflict { what: "the namespace".to_owned() }) };
-        let other = |labels: Option<&std::collections::BTreeMap<String, String>>| !run.owns(labels);
-        let job = jobs.iter().find(|job| other(job.metadata.labels.as_ref()) && !finished(job)).map(ResourceExt::name_any);
-        let pod =
-            pods.iter().find(|pod| other(pod.metadata.labels.as_ref()) && alive(pod, Utc::now())).map(ResourceExt::name_any);
-        match job.or(pod) {
-            Some(name) => {
-                Err(Error::Busy { what: format!("{name} of another run of feature set \"{}\" still lives", run.feature_set) })
-            }
+        let live = jobs.iter().filter(|found| !finished(found)).map(ResourceExt::name_any).find(|found| found != job);
+        let of_others = |pod: &&Pod| pod.labels().get(JOB_NAME).is_none_or(|owner| owner != job);
+        let alive = pods.iter().filter(of_others).find(|pod| alive(pod, Utc::now())).map(ResourceExt::name_any);
+        match live.or(alive) {
+            Some(name) => Err(Error::Busy { what: format!("{name} of feature set \"{}\" still lives", run.feature_set) }),
             None => Ok(()),
         }
     }

@@ -11,6 +11,7 @@ use crate::condition::{Ending, Moment, Reason};
 use crate::contract::{Outcome, Report, Step};
 use crate::time::show;
 use chrono::{DateTime, TimeDelta, Utc};
+use std::time::Duration;
 
 /// How long settling is tried.
 const SETTLE_MAX: TimeDelta = TimeDelta::minutes(15);
@@ -73,6 +74,16 @@ impl Situation<'_> {
         (held > limit).then(|| {
             (Reason::DeadlineExceeded, format!("the backfill has held the feature set for {held} s; its deadline is {limit} s"))
         })
+    }
+
+    /// When the deadline has to be looked at.
+    pub(super) fn time_left(&self) -> Duration {
+        let limit = self.status.resolved.as_ref().map_or(u64::MAX, |resolved| resolved.deadline_seconds);
+        // Past the deadline there is no hurry any more: what follows has its own times.
+        match limit.checked_sub(self.seconds_held()) {
+            Some(left) => Duration::from_secs(left.saturating_add(1)),
+            None => Duration::MAX,
+        }
     }
 
     /// How long pods of this run could run.

@@ -3,7 +3,7 @@
 use super::manifest::Attempt;
 use super::rest::stop;
 use super::seen::{Activity, Standing};
-use super::{Effect, LOOK_AGAIN, LOOK_SOON, Plan, Situation, message};
+use super::{Effect, LOOK_AGAIN, LOOK_AT_START, LOOK_SOON, Plan, Situation, message};
 use crate::api::{Attempt as AttemptStatus, Broken, Mode, Span};
 use crate::condition::{ConditionStatus, ConditionType, Ending, Finding, Moment, Reason};
 use crate::contract::{Notice, Outcome, Report, Scope, Step};
@@ -103,10 +103,11 @@ impl Situation<'_> {
 
     /// What the run does: as its first order says, or, when somebody deleted that, as resolved anew at the same moment.
     fn request(&self) -> Option<Request> {
-        if let Some(pinned) = self.observed.pinned {
+        let resolved = self.status.resolved.as_ref()?;
+        if let Some(pinned) = self.observed.pinned.filter(|pinned| pinned.key == resolved.key) {
             return Some(pinned.clone());
         }
-        let now = DateTime::parse_from_rfc3339(&self.status.resolved.as_ref()?.now).ok()?.to_utc();
+        let now = DateTime::parse_from_rfc3339(&resolved.now).ok()?.to_utc();
         self.resolve(now).ok().map(|resolution| resolution.request)
     }
 
@@ -163,7 +164,8 @@ impl Situation<'_> {
             Activity { trouble: Some(Notice { reason, message }), .. } => (reason, format!("the {step} step waits: {message}")),
             Activity { trouble: None, .. } => (Reason::Starting, format!("the {step} step is being started")),
         };
-        self.going(&Moment::Going { reason, message }, vec![], Some(LOOK_AGAIN))
+        let look = if reason == Reason::Running { LOOK_AGAIN } else { LOOK_AT_START };
+        self.going(&Moment::Going { reason, message }, vec![], Some(look))
     }
 
     /// Keeps what a step reports. From then on the step is done, whatever becomes of its Job.

@@ -3,7 +3,7 @@
 use crate::world::{TABLE, test};
 use anyhow::{Context, Result};
 use backfill_core::condition::ConditionType::{Accepted, Complete, Failed, OfflineReplaced, OnlineReplaced, Ready, Reconciling};
-use backfill_e2e::Act;
+use backfill_e2e::{Act, eventually};
 use kube::ResourceExt;
 use serde_json::json;
 
@@ -29,7 +29,8 @@ fn a_backfill_that_succeeds_shows_what_it_did_and_lets_go_of_everything() -> Res
         assert_eq!((entry.start.as_deref(), entry.stop.as_deref()), (Some("2024-05-01T00:00:00Z"), Some("2024-06-01T00:00:00Z")));
         assert_eq!(status.coverage.len(), 1);
         assert_eq!(world.publishes(), 1);
-        assert!(world.get("may").await?.0.finalizers().is_empty());
+        let free = async || Ok(world.get("may").await?.0.finalizers().is_empty().then_some(()));
+        eventually("the finalizer to go", free).await?;
         let size = serde_json::to_string(&world.get("may").await?.0.status)?.len();
         assert!(size < 8 * 1024, "{size} bytes of status");
         let events = world
@@ -96,6 +97,23 @@ fn a_request_that_cannot_be_meant_fails_at_once_and_begins_nothing() -> Result<(
         assert_eq!(world.phase("none", "Failed").await?.reason(Failed), "StartTimeUnknown");
         world.released("clicks").await?;
         assert!(world.jobs().await?.is_empty() && world.runs().is_empty());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_template_of_an_engine_that_is_not_there_is_refused_by_name() -> Result<()> {
+    test(async |world| {
+        let spark = crate::world::manifest(
+            "ClusterTemplate",
+            "spark",
+            json!({ "engine": "Spark", "nodes": 2, "cores": 1, "memory": "2Gi" }),
+        );
+        world.shared.cluster.apply(&spark.to_string()).await?;
+        world.backfill("may", json!({ "clusterTemplate": "spark" })).await?;
+        let seen = world.phase("may", "Failed").await?;
+        assert!(seen.message(Failed).contains("\"spark\" asks for engine Spark"), "{}", seen.message(Failed));
+        assert!(world.jobs().await?.is_empty());
         Ok(())
     })
 }

@@ -86,12 +86,18 @@ fn a_job_tries_as_often_as_the_backfill_says() {
     cluster.reports("fix", replaced(5));
     cluster.rest("fix");
     assert!(limit(&cluster) > Some(1_000), "what is published is followed by the online store");
-    let mut cluster = cluster::cluster();
-    (cluster.templates[0].spec.engine, cluster.templates[0].spec.nodes) = (Engine::Spark, Some(4));
-    cluster.apply("fix", may(json!({"retries": 7})));
+}
+
+#[test]
+fn a_job_of_spark_has_room_for_lost_workers() {
+    let mut cluster = world(json!({"retries": 7}));
     cluster.rest("fix");
-    let spec = job_of(&cluster, "fix").spec.expect("a spec");
-    assert_eq!((spec.backoff_limit, spec.completions), (Some(19), Some(4)), "room for lost Spark workers");
+    let data = cluster.config_maps[&cluster.job("fix")].data.clone().expect("data");
+    let mut request: Request = serde_json::from_str(&data[manifest::REQUEST]).expect("a request");
+    (request.template.engine, request.template.nodes) = (Engine::Spark, 4);
+    let attempt = manifest::Attempt { run: Run::of(&cluster.backfills["fix"]), request, step: Step::Offline, number: 1 };
+    let spec = attempt.job(&cluster.settings).spec.expect("a spec");
+    assert_eq!((spec.backoff_limit, spec.completions), (Some(19), Some(4)));
 }
 
 #[test]

@@ -167,6 +167,7 @@ fn events_are_said_once_and_on_transitions_only() {
     cluster.wait(TimeDelta::minutes(1));
     cluster.rest("fix");
     assert_eq!(cluster.said, [], "the same trouble is said once");
+    assert_eq!(announcements(Some(cluster.status("fix")), cluster.status("fix")), []);
     cluster.edit("fix", |spec| spec.cancel = Some(true));
     cluster.rest("fix");
     cluster.pods_end();
