@@ -4,7 +4,7 @@
 
 use crate::perform::{Change, Part};
 use crate::shell::{Error, Shell};
-use backfill_core::api::{FeatureSet, FeatureStore};
+use backfill_core::api::{FeatureSet, FeatureSetBackfill, FeatureStore};
 use backfill_core::plan::{alive, finished, judge};
 use chrono::Utc;
 use kube::ResourceExt;
@@ -53,6 +53,7 @@ impl Shell {
     }
 
     async fn sweep(&self) -> Result<(), Error> {
+        self.count();
         for set in self.caches.feature_sets.state() {
             let namespace = set.namespace().unwrap_or_default();
             if set.status.as_ref().and_then(|status| status.observed_generation) != set.metadata.generation {
@@ -73,6 +74,16 @@ impl Shell {
             }
         }
         Ok(())
+    }
+
+    /// How many backfills are at work and how many wait.
+    fn count(&self) {
+        let held = |set: &Arc<FeatureSet>| set.status.as_ref().is_some_and(|status| status.active.is_some());
+        let active = self.caches.feature_sets.state().iter().filter(|set| held(set)).count();
+        let phase = |backfill: &Arc<FeatureSetBackfill>| backfill.status.as_ref().and_then(|status| status.phase.clone());
+        let queued = self.caches.open.all().iter().filter(|backfill| phase(backfill).as_deref() == Some("Queued")).count();
+        self.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
+        self.metrics.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
     }
 
     /// Whether a Job or pod of a backfill may still write.

@@ -74,6 +74,8 @@ impl Shell {
         let engine = self.known.request(run).map(|request| request.template.engine);
         self.metrics.count(run, engine, &plan.status, &said);
         for announcement in said {
+            let (kind, reason) = (announcement.kind, announcement.reason);
+            tracing::info!(?kind, %reason, message = announcement.message, "{}/{}", run.namespace, run.name);
             self.announce(backfill, announcement);
         }
         Ok(())
