@@ -10,7 +10,7 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::{Store, store::Writer};
+use kube::runtime::reflector::Store;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Client, Resource, ResourceExt};
@@ -140,34 +140,16 @@ fn readable<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>) ->
     })
 }
 
-/// Follows a watch into a store, and hands on each object that changed.
+/// Follows a watch: `keep` takes every event, then `changed` each object that it tells of.
 pub async fn follow<K>(
     events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
-    mut writer: Writer<K>,
+    mut keep: impl FnMut(&Event<K>),
     mut changed: impl FnMut(&K),
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
-{
+) {
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         let Ok(event) = event else { continue };
-        writer.apply_watcher_event(&event);
-        touched(&event, &mut changed);
-    }
-}
-
-/// Follows a watch into an index, and hands on each object that changed.
-pub async fn follow_index<K>(
-    events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
-    index: &Index<K>,
-    mut changed: impl FnMut(&K),
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
-{
-    let mut events = std::pin::pin!(events);
-    while let Some(event) = events.next().await {
-        let Ok(event) = event else { continue };
-        index.apply(&event);
+        keep(&event);
         touched(&event, &mut changed);
     }
 }

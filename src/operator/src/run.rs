@@ -1,6 +1,6 @@
 //! The process: leadership, watches, controllers, and their end.
 
-use crate::caches::{self, Caches, ClusterCaches, Scope, Written, events, follow, follow_index};
+use crate::caches::{self, Caches, ClusterCaches, Scope, Written, events, follow};
 use crate::index::Index;
 use crate::reconcile::{again, reconcile};
 use crate::server::Probes;
@@ -153,16 +153,20 @@ async fn keep_templates(client: Client, shipped: Vec<ClusterTemplate>) {
 type Changes = tokio::sync::mpsc::UnboundedReceiver<()>;
 
 fn cluster_caches(client: &Client, probes: &Probes, tasks: &mut JoinSet<()>) -> (Arc<ClusterCaches>, Changes) {
-    let (templates, templates_writer) = reflector::store::<ClusterTemplate>();
-    let (namespaces, namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
+    let (templates, mut templates_writer) = reflector::store::<ClusterTemplate>();
+    let (namespaces, mut namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
     let (changed, changes) = tokio::sync::mpsc::unbounded_channel();
     let stream = events(Api::all(client.clone()), watcher::Config::default(), Arc::clone(&probes.health), caches::prune);
-    tasks.spawn(follow(stream, templates_writer, move |_: &ClusterTemplate| {
-        // Without a receiver the operator is shutting down.
-        let _ = changed.send(());
-    }));
+    tasks.spawn(follow(
+        stream,
+        move |event| templates_writer.apply_watcher_event(event),
+        move |_: &ClusterTemplate| {
+            // Without a receiver the operator is shutting down.
+            let _ = changed.send(());
+        },
+    ));
     let names = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default()).default_backoff();
-    tasks.spawn(follow(names.modify(caches::prune), namespaces_writer, |_| ()));
+    tasks.spawn(follow(names.modify(caches::prune), move |event| namespaces_writer.apply_watcher_event(event), |_| ()));
     (Arc::new(ClusterCaches { templates, namespaces }), changes)
 }
 
@@ -184,8 +188,8 @@ fn watch_scope(
     tasks: &mut JoinSet<()>,
 ) -> (Arc<Shell>, BackfillController) {
     let (backfills, backfills_writer) = reflector::store();
-    let (feature_sets, feature_sets_writer) = reflector::store::<FeatureSet>();
-    let (stores, stores_writer) = reflector::store::<FeatureStore>();
+    let (feature_sets, mut feature_sets_writer) = reflector::store::<FeatureSet>();
+    let (stores, mut stores_writer) = reflector::store::<FeatureStore>();
     let (wake, woken) = mpsc::unbounded();
     let caches = Caches {
         backfills: backfills.clone(),
@@ -214,15 +218,23 @@ fn watch_scope(
     let health = || Arc::clone(&probes.health);
     let sets = events(scope.api(client), default(), health(), caches::prune);
     let on_set = Arc::clone(&shell);
-    tasks.spawn(follow(sets, feature_sets_writer, move |set: &FeatureSet| feature_set_changed(&on_set, set, &judge)));
+    tasks.spawn(follow(
+        sets,
+        move |event| feature_sets_writer.apply_watcher_event(event),
+        move |set: &FeatureSet| feature_set_changed(&on_set, set, &judge),
+    ));
     let of_stores = events(scope.api(client), default(), health(), caches::prune);
     let on_store = Arc::clone(&shell);
-    tasks.spawn(follow(of_stores, stores_writer, move |store: &FeatureStore| store_changed(&on_store, store)));
+    tasks.spawn(follow(
+        of_stores,
+        move |event| stores_writer.apply_watcher_event(event),
+        move |store: &FeatureStore| store_changed(&on_store, store),
+    ));
     let of_jobs = events::<Job>(scope.api(client), caches::of_ours(), health(), caches::prune_job);
     let of_pods = events::<Pod>(scope.api(client), caches::of_ours(), health(), caches::prune_pod);
     let (on_job, on_pod) = (Arc::clone(&shell), Arc::clone(&shell));
-    tasks.spawn(async move { follow_index(of_jobs, &on_job.caches.jobs, |job| child_changed(&on_job, job)).await });
-    tasks.spawn(async move { follow_index(of_pods, &on_pod.caches.pods, |pod| child_changed(&on_pod, pod)).await });
+    tasks.spawn(async move { follow(of_jobs, |event| on_job.caches.jobs.apply(event), |job| child_changed(&on_job, job)).await });
+    tasks.spawn(async move { follow(of_pods, |event| on_pod.caches.pods.apply(event), |pod| child_changed(&on_pod, pod)).await });
     tasks.spawn(caretaker::run(Arc::clone(&shell), to_judge));
     let on_backfill = Arc::clone(&shell);
     let of_backfills = events(scope.api(client), default(), health(), caches::prune_backfill);

@@ -61,9 +61,7 @@ fn without_the_ledger_a_job_finds_out_and_publishes_nothing() -> Result<()> {
 #[test]
 fn the_run_may_be_changed_only_when_it_has_ended_and_other_fields_never() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("offline", backfill_e2e::Act::run());
-        world.backfill("may", json!({})).await?;
-        world.phase("may", "Running").await?;
+        let (rule, _) = world.running("may").await?;
         let refused = world.patch("may", json!({ "runId": "2" })).await.expect_err("it runs");
         assert!(format!("{refused:#}").contains("spec.runId changes only when the run has ended"), "{refused:#}");
         let other = manifest("FeatureSetBackfill", "may", of_may(json!({ "stopTime": "2024-07-01", "startTime": "2024-05-01" })));

@@ -46,9 +46,7 @@ fn a_backfill_that_succeeds_shows_what_it_did_and_lets_go_of_everything() -> Res
 #[test]
 fn a_backfill_that_runs_holds_its_feature_set_and_says_so() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("offline", Act::run());
-        world.backfill("may", json!({})).await?;
-        let seen = world.phase("may", "Running").await?;
+        let (rule, seen) = world.running("may").await?;
         assert_eq!(seen.row(), "False True – False False");
         assert_eq!((seen.reason(Reconciling), seen.message(Reconciling)), ("Running", "the offline step runs"));
         assert!(seen.is(Accepted) && !seen.is(OfflineReplaced) && !seen.is(OnlineReplaced));
@@ -73,9 +71,7 @@ fn a_backfill_that_runs_holds_its_feature_set_and_says_so() -> Result<()> {
 #[test]
 fn offline_done_and_online_running_is_visible_as_exactly_that() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("online", Act::run());
-        world.backfill("may", json!({})).await?;
-        let seen = world.reason("may", OfflineReplaced, "Replaced").await?;
+        let (rule, seen) = world.published("may").await?;
         assert_eq!(seen.row(), "False True – False False");
         assert!(!seen.is(OnlineReplaced));
         assert_eq!(seen.0.status.context("a status")?.offline.context("numbers")?.rows_written, 120);

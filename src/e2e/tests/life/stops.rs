@@ -20,9 +20,7 @@ async fn next_one_runs(world: &World) -> Result<()> {
 #[test]
 fn a_backfill_suspended_before_it_has_published_lets_others_go_first() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("offline", Act::run());
-        world.backfill("may", json!({})).await?;
-        world.phase("may", "Running").await?;
+        let (rule, _) = world.running("may").await?;
         world.patch("may", json!({ "suspend": true })).await?;
         world.released("clicks").await?;
         let seen = world.phase("may", "Suspended").await?;
@@ -42,9 +40,7 @@ fn a_backfill_suspended_before_it_has_published_lets_others_go_first() -> Result
 #[test]
 fn a_backfill_suspended_after_it_has_published_keeps_its_feature_set() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("online", Act::run());
-        world.backfill("may", json!({})).await?;
-        world.reason("may", OfflineReplaced, "Replaced").await?;
+        let (rule, _) = world.published("may").await?;
         world.patch("may", json!({ "suspend": true })).await?;
         let seen = world.phase("may", "Suspended").await?;
         assert!(seen.is(OfflineReplaced) && !seen.is(OnlineReplaced));
@@ -63,9 +59,7 @@ fn a_backfill_suspended_after_it_has_published_keeps_its_feature_set() -> Result
 #[test]
 fn cancelling_settles_and_leaves_the_feature_set_to_the_next() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("offline", Act::run());
-        world.backfill("may", json!({})).await?;
-        world.phase("may", "Running").await?;
+        let (rule, _) = world.running("may").await?;
         world.backfill("waiting", another()).await?;
         world.phase("waiting", "Queued").await?;
         world.patch("waiting", json!({ "cancel": true })).await?;
@@ -88,9 +82,7 @@ fn cancelling_settles_and_leaves_the_feature_set_to_the_next() -> Result<()> {
 #[test]
 fn cancelling_after_publishing_says_what_is_published() -> Result<()> {
     test(async |world| {
-        world.pods("online", Act::run());
-        world.backfill("may", json!({})).await?;
-        world.reason("may", OfflineReplaced, "Replaced").await?;
+        world.published("may").await?;
         world.patch("may", json!({ "cancel": true })).await?;
         let seen = world.phase("may", "Cancelled").await?;
         assert!(seen.is(OfflineReplaced) && !seen.is(OnlineReplaced));
@@ -103,9 +95,7 @@ fn cancelling_after_publishing_says_what_is_published() -> Result<()> {
 #[test]
 fn a_backfill_deleted_while_staging_leaves_the_table_as_it_was() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("offline", Act::run());
-        world.backfill("may", json!({})).await?;
-        world.phase("may", "Running").await?;
+        let (rule, _) = world.running("may").await?;
         world.delete("may").await?;
         world.gone("may").await?;
         assert_eq!((world.steps(), world.publishes()), (vec!["offline 1".to_owned(), "settle 1".to_owned()], 0));
@@ -119,9 +109,7 @@ fn a_backfill_deleted_while_staging_leaves_the_table_as_it_was() -> Result<()> {
 #[test]
 fn a_backfill_deleted_after_it_has_published_finishes_online_first() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("online", Act::run());
-        world.backfill("may", json!({})).await?;
-        let seen = world.reason("may", OfflineReplaced, "Replaced").await?;
+        let (rule, seen) = world.published("may").await?;
         let key = seen.0.status.context("a status")?.resolved.context("pinned")?.key;
         world.delete("may").await?;
         rule.change(Act::obey());
@@ -136,9 +124,7 @@ fn a_backfill_deleted_after_it_has_published_finishes_online_first() -> Result<(
 #[test]
 fn a_backfill_deleted_before_its_turn_is_simply_gone() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("offline", Act::run());
-        world.backfill("may", json!({})).await?;
-        world.phase("may", "Running").await?;
+        let (rule, _) = world.running("may").await?;
         world.backfill("waiting", another()).await?;
         world.phase("waiting", "Queued").await?;
         world.delete("waiting").await?;
@@ -153,9 +139,7 @@ fn a_backfill_deleted_before_its_turn_is_simply_gone() -> Result<()> {
 #[test]
 fn a_feature_set_deleted_mid_run_stops_the_run_and_never_has_two() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("offline", Act::run());
-        world.backfill("may", json!({})).await?;
-        world.phase("may", "Running").await?;
+        let (rule, _) = world.running("may").await?;
         world.sets().delete("clicks", &DeleteParams::default()).await?;
         let seen = world.phase("may", "Failed").await?;
         assert_eq!((seen.reason(Failed), world.publishes()), ("FeatureSetDeleted", 0));
@@ -170,9 +154,8 @@ fn a_feature_set_deleted_mid_run_stops_the_run_and_never_has_two() -> Result<()>
 #[test]
 fn an_edit_of_the_feature_set_mid_run_warns_and_changes_nothing() -> Result<()> {
     test(async |world| {
-        let rule = world.pods("offline", Act::run());
-        world.backfill("may", json!({})).await?;
-        let before = world.phase("may", "Running").await?.0.status.context("a status")?.resolved.context("pinned")?;
+        let (rule, before) = world.running("may").await?;
+        let before = before.0.status.context("a status")?.resolved.context("pinned")?;
         let mut spec = crate::world::set_spec();
         spec["transformation"]["sql"] = json!("SELECT user_id, t, amount + 1 AS amount FROM raw");
         world.apply("FeatureSet", "clicks", spec).await?;

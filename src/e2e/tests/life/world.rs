@@ -97,6 +97,20 @@ impl World {
         self.apply("FeatureSetBackfill", name, of_may(spec)).await
     }
 
+    /// The backfill of May, whose offline step runs until the rule is changed.
+    pub async fn running(&self, name: &str) -> Result<(Rule, Seen)> {
+        let rule = self.pods("offline", Act::run());
+        self.backfill(name, json!({})).await?;
+        Ok((rule, self.phase(name, "Running").await?))
+    }
+
+    /// The backfill of May, published, whose online step runs until the rule is changed.
+    pub async fn published(&self, name: &str) -> Result<(Rule, Seen)> {
+        let rule = self.pods("online", Act::run());
+        self.backfill(name, json!({})).await?;
+        Ok((rule, self.reason(name, ConditionType::OfflineReplaced, "Replaced").await?))
+    }
+
     pub async fn patch(&self, name: &str, spec: Value) -> Result<()> {
         let patch = Patch::Merge(json!({ "spec": spec }));
         self.backfills().patch(name, &PatchParams::default(), &patch).await.map(drop).with_context(|| format!("patch {name}"))
