@@ -23,6 +23,8 @@ struct Inner<K> {
     places: HashMap<String, String>,
     /// What a new list has brought so far.
     listing: Option<Groups<K>>,
+    /// What our own writes have returned since the new list was asked for: it may lack them.
+    written: HashSet<String>,
     /// The newest version that a list or an event has shown.
     version: u64,
     /// Deleted objects: the reply to a write may arrive after the event of the deletion.
@@ -32,7 +34,14 @@ struct Inner<K> {
 impl<K: Resource<DynamicType = ()> + Clone> Index<K> {
     /// An empty index; objects without a group are left out.
     pub fn by(group: fn(&K) -> Option<String>) -> Self {
-        let inner = Inner { groups: HashMap::new(), places: HashMap::new(), listing: None, version: 0, gone: HashSet::new() };
+        let inner = Inner {
+            groups: HashMap::new(),
+            places: HashMap::new(),
+            listing: None,
+            written: HashSet::new(),
+            version: 0,
+            gone: HashSet::new(),
+        };
         Self { group, ready: tokio::sync::watch::Sender::new(false), inner: Mutex::new(inner) }
     }
 
@@ -66,7 +75,10 @@ impl<K: Resource<DynamicType = ()> + Clone> Index<K> {
     pub fn apply(&self, event: &Event<K>) {
         let inner = &mut *self.lock();
         match event {
-            Event::Init => inner.listing = Some(HashMap::new()),
+            Event::Init => {
+                inner.listing = Some(HashMap::new());
+                inner.written.clear();
+            }
             Event::InitApply(object) => {
                 inner.version = inner.version.max(version(object));
                 if let (Some(group), Some(listing)) = ((self.group)(object), &mut inner.listing) {
@@ -80,9 +92,10 @@ impl<K: Resource<DynamicType = ()> + Clone> Index<K> {
                 };
                 inner.places = listing.iter().flat_map(place).collect();
                 let before = std::mem::replace(&mut inner.groups, listing);
-                // What was written after the list was taken is not in it.
+                // What was written after the list was taken is not in it. What was written before, and is not in it either, is gone.
+                let written = std::mem::take(&mut inner.written);
                 for object in before.into_values().flat_map(BTreeMap::into_values) {
-                    if version(object.as_ref()) > inner.version {
+                    if version(object.as_ref()) > inner.version && written.contains(&key(object.as_ref())) {
                         self.insert(inner, (*object).clone());
                     }
                 }
@@ -106,6 +119,7 @@ impl<K: Resource<DynamicType = ()> + Clone> Index<K> {
     /// Takes what one of our own writes returned, before the watch tells.
     pub fn put(&self, object: K) {
         let inner = &mut *self.lock();
+        inner.written.extend(inner.listing.is_some().then(|| key(&object)));
         self.insert(inner, object);
     }
 
@@ -200,5 +214,14 @@ mod tests {
         index.put(object("written", 11));
         index.apply(&Event::InitDone);
         assert_eq!(versions(&index), [10, 11]);
+    }
+
+    #[test]
+    fn what_was_written_before_an_empty_list_is_gone() {
+        let index = index();
+        index.put(object("written", 11));
+        index.apply(&Event::Init);
+        index.apply(&Event::InitDone);
+        assert!(index.is_empty());
     }
 }

@@ -1,12 +1,13 @@
 //! Observes a backfill and everything around it. Caches for what watches tell; live reads for what must not be missed.
 
+use crate::perform::JOB_NAME;
 use crate::shell::{Answer, Error, Shell, call};
 use crate::{index, progress};
 use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore};
 use backfill_core::condition::Reason;
 use backfill_core::contract::{Notice, Progress};
 use backfill_core::plan::manifest::REQUEST;
-use backfill_core::plan::run::Run;
+use backfill_core::plan::run::{MANAGED_BY, MANAGER, Run, label};
 use backfill_core::plan::{Observed, Rival, finished, instant, rests};
 use backfill_core::request::Request;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -87,7 +88,7 @@ impl Shell {
         let namespace = self.cluster.namespaces.get(&ObjectRef::<PartialObjectMeta<Namespace>>::new(run.namespace));
         let owned = |objects: Vec<Arc<Job>>| objects.iter().map(|job| (**job).clone()).collect::<Vec<_>>();
         let jobs = owned(caches.jobs.of(run.uid));
-        let pods: Vec<Pod> = caches.pods.of(run.uid).iter().map(|pod| (**pod).clone()).collect();
+        let mut pods: Vec<Pod> = caches.pods.of(run.uid).iter().map(|pod| (**pod).clone()).collect();
         let ordered = backfill.status.as_ref().is_some_and(|status| !status.attempts.is_empty());
         let at_rest = rests(&backfill);
         let (mut claimed_at, mut pinned, mut trouble, mut progress) = (None, None, None, None);
@@ -95,6 +96,9 @@ impl Shell {
             claimed_at = self.claimed_at(&run).await?;
         }
         if !at_rest && ordered {
+            if unheard(&backfill, &jobs, &pods) {
+                pods = self.pods_now(&run).await?;
+            }
             pinned = self.pinned(&run, &backfill).await?;
             trouble = self.trouble(&run, &jobs, &pods).await?;
             progress = progress::of(&pods).await;
@@ -161,6 +165,15 @@ impl Shell {
         Ok(None)
     }
 
+    /// The pods of a backfill as they are.
+    async fn pods_now(&self, run: &Run<'_>) -> Result<Vec<Pod>, Error> {
+        let params = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{}={}", label::UID, run.uid));
+        let pods = call("list", "pods", self.api::<Pod>(run.namespace).list(&params)).await?.found();
+        let mut pods = pods.map(|pods| pods.items).unwrap_or_default();
+        pods.iter_mut().for_each(crate::caches::prune_pod);
+        Ok(pods)
+    }
+
     /// What events say of a Job that has no running pod for a while.
     async fn trouble(&self, run: &Run<'_>, jobs: &[Job], pods: &[Pod]) -> Result<Option<Notice>, Error> {
         let old = |job: &&Job| job.metadata.creation_timestamp.as_ref().is_some_and(|t| Utc::now() - instant(t) >= TROUBLE_AFTER);
@@ -184,6 +197,24 @@ impl Shell {
         }
         Ok(None)
     }
+}
+
+/// Whether a Job that is being followed has ended, and its pods are not seen to have: one watch may be ahead of another, and what a
+/// pod reports must not be missed.
+fn unheard(backfill: &FeatureSetBackfill, jobs: &[Job], pods: &[Pod]) -> bool {
+    let attempts = backfill.status.iter().flat_map(|status| &status.attempts).filter(|attempt| attempt.ended.is_none());
+    let followed = |job: &&Job| attempts.clone().any(|attempt| job.metadata.name.as_ref() == Some(&attempt.job));
+    let ended =
+        |pod: &&Pod| matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+    jobs.iter().filter(followed).any(|job| {
+        let status = job.status.clone().unwrap_or_default();
+        let is = |kind: &str| matches!(kind, "Complete" | "Failed" | "FailureTarget");
+        let is_over = status.conditions.iter().flatten().any(|condition| is(&condition.type_) && condition.status == "True");
+        let count = status.succeeded.unwrap_or(0) + status.failed.unwrap_or(0);
+        let of_job = |pod: &&Pod| pod.labels().get(JOB_NAME) == job.metadata.name.as_ref();
+        let seen = pods.iter().filter(of_job).filter(ended).count();
+        is_over && i32::try_from(seen).is_ok_and(|seen| seen < count.max(1))
+    })
 }
 
 /// What a warning event means for a backfill.

@@ -30,7 +30,7 @@ const STALE_MAX: usize = 20;
 const SLOTS: u32 = 4;
 
 /// The label by which the Job controller marks pods.
-const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 
 /// What to make of an object.
 pub enum Change<K> {

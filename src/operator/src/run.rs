@@ -118,7 +118,7 @@ async fn lead(client: Client, options: &Options, probes: Probes, mut shutdown: w
     let (cluster, cluster_changed) = cluster_caches(&client, &probes, &mut tasks);
     let watched: Vec<_> =
         scopes.into_iter().map(|scope| watch_scope(&client, scope, options, &probes, &cluster, &mut tasks)).collect();
-    let shells: Vec<Arc<Shell>> = watched.iter().map(|(shell, _)| Arc::clone(shell)).collect();
+    let shells: Vec<Arc<Shell>> = watched.iter().map(|(shell, ..)| Arc::clone(shell)).collect();
     let all: Vec<Arc<Caches>> = shells.iter().map(|shell| Arc::clone(&shell.caches)).collect();
     // The caches are set once: a process leads at most once.
     let _ = probes.caches.set(all);
@@ -129,7 +129,9 @@ async fn lead(client: Client, options: &Options, probes: Probes, mut shutdown: w
         _ = shutdown.wait_for(|shutdown| *shutdown) => return Ok(()),
     }
     let mut controllers = JoinSet::new();
-    for (shell, controller) in watched {
+    for (shell, controller, to_judge) in watched {
+        // Not before: a store that was not seen yet is not a store that is missing.
+        tasks.spawn(caretaker::run(Arc::clone(&shell), to_judge));
         controllers.spawn(control(shell, controller, options.concurrency, shutdown.clone()));
     }
     probes.ready.store(true, Ordering::Relaxed);
@@ -178,6 +180,12 @@ async fn wake_on_cluster_changes(mut changes: Changes, shells: Vec<Arc<Shell>>) 
 
 type BackfillController = Controller<FeatureSetBackfill>;
 
+/// Asks for a feature set to be judged, by namespace and name.
+type Judge = tokio::sync::mpsc::UnboundedSender<(String, String)>;
+
+/// The other end of it.
+type ToJudge = tokio::sync::mpsc::UnboundedReceiver<(String, String)>;
+
 /// Starts the watches of a scope.
 fn watch_scope(
     client: &Client,
@@ -186,7 +194,7 @@ fn watch_scope(
     probes: &Probes,
     cluster: &Arc<ClusterCaches>,
     tasks: &mut JoinSet<()>,
-) -> (Arc<Shell>, BackfillController) {
+) -> (Arc<Shell>, BackfillController, ToJudge) {
     let (backfills, backfills_writer) = reflector::store();
     let (feature_sets, mut feature_sets_writer) = reflector::store::<FeatureSet>();
     let (stores, mut stores_writer) = reflector::store::<FeatureStore>();
@@ -217,7 +225,7 @@ fn watch_scope(
     let default = watcher::Config::default;
     let health = || Arc::clone(&probes.health);
     let sets = events(scope.api(client), default(), health(), caches::prune);
-    let on_set = Arc::clone(&shell);
+    let (on_set, judge_of_store) = (Arc::clone(&shell), judge.clone());
     tasks.spawn(follow(
         sets,
         move |event| feature_sets_writer.apply_watcher_event(event),
@@ -228,14 +236,13 @@ fn watch_scope(
     tasks.spawn(follow(
         of_stores,
         move |event| stores_writer.apply_watcher_event(event),
-        move |store: &FeatureStore| store_changed(&on_store, store),
+        move |store: &FeatureStore| store_changed(&on_store, store, &judge_of_store),
     ));
     let of_jobs = events::<Job>(scope.api(client), caches::of_ours(), health(), caches::prune_job);
     let of_pods = events::<Pod>(scope.api(client), caches::of_ours(), health(), caches::prune_pod);
     let (on_job, on_pod) = (Arc::clone(&shell), Arc::clone(&shell));
     tasks.spawn(async move { follow(of_jobs, |event| on_job.caches.jobs.apply(event), |job| child_changed(&on_job, job)).await });
     tasks.spawn(async move { follow(of_pods, |event| on_pod.caches.pods.apply(event), |pod| child_changed(&on_pod, pod)).await });
-    tasks.spawn(caretaker::run(Arc::clone(&shell), to_judge));
     let on_backfill = Arc::clone(&shell);
     let of_backfills = events(scope.api(client), default(), health(), caches::prune_backfill);
     let of_backfills = of_backfills.inspect(move |event| {
@@ -248,10 +255,10 @@ fn watch_scope(
     });
     let controller =
         Controller::for_stream(of_backfills.reflect(backfills_writer).touched_objects(), backfills).reconcile_on(woken);
-    (shell, controller)
+    (shell, controller, to_judge)
 }
 
-fn feature_set_changed(shell: &Shell, set: &FeatureSet, judge: &tokio::sync::mpsc::UnboundedSender<(String, String)>) {
+fn feature_set_changed(shell: &Shell, set: &FeatureSet, judge: &Judge) {
     let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
     let status = set.status.as_ref();
     match status.and_then(|status| status.active.as_ref()) {
@@ -265,11 +272,20 @@ fn feature_set_changed(shell: &Shell, set: &FeatureSet, judge: &tokio::sync::mps
     }
 }
 
-fn store_changed(shell: &Shell, store: &FeatureStore) {
+fn store_changed(shell: &Shell, store: &FeatureStore, judge: &Judge) {
     shell.wake_waiters(store);
     let seen = store.status.as_ref().and_then(|status| status.observed_generation);
-    if seen != store.metadata.generation {
-        shell.wake_refused(store.metadata.namespace.as_deref());
+    let is_gone = shell.caches.stores.get(&ObjectRef::from_obj(store)).is_none();
+    if seen == store.metadata.generation && !is_gone {
+        return;
+    }
+    shell.wake_refused(store.metadata.namespace.as_deref());
+    let (namespace, name) = (store.namespace().unwrap_or_default(), store.name_any());
+    let named = |set: &FeatureSet| set.spec.store.as_deref().unwrap_or(backfill_core::request::STORE) == name;
+    let here = |set: &FeatureSet| set.metadata.namespace.as_ref() == Some(&namespace) && named(set);
+    for set in shell.caches.feature_sets.state_filter(here) {
+        // Without a receiver the operator is shutting down.
+        let _ = judge.send((namespace.clone(), set.name_any()));
     }
 }
 

@@ -23,7 +23,10 @@ pub fn phase(conditions: &[Condition]) -> &'static str {
         () if is(ConditionType::Stalled) => "Stalled",
         () => match reason(ConditionType::Reconciling) {
             Some(Reason::Queued) => "Queued",
-            Some(Reason::Settling) => "Settling",
+            // What is broken off is on its way to that, while its pods end.
+            Some(
+                Reason::Settling | Reason::Cancelled | Reason::Deleted | Reason::FeatureSetDeleted | Reason::DeadlineExceeded,
+            ) => "Settling",
             Some(Reason::Running) => "Running",
             _ if is(ConditionType::Accepted) => "Starting",
             _ => "Waiting",
