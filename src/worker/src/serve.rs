@@ -41,7 +41,8 @@ async fn answer(mut peer: TcpStream, step: Step, progress: &Progress) -> std::io
         Some(b"/metrics") => ("200 OK", "text/plain; version=0.0.4", metrics(step, progress)),
         _ => ("404 Not Found", "text/plain", "try /progress or /metrics\n".to_owned()),
     };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     peer.write_all(head.as_bytes()).await?;
     peer.write_all(body.as_bytes()).await?;
     peer.shutdown().await
@@ -51,7 +52,9 @@ async fn answer(mut peer: TcpStream, step: Step, progress: &Progress) -> std::io
 fn metrics(step: Step, Progress { stage, done, total, rows }: &Progress) -> String {
     let labels = format!("{{step=\"{step}\",stage=\"{stage}\"}}");
     let gauge = |name: &str, help: &str, value: u64| {
-        format!("# HELP featureset_step_{name} {help}\n# TYPE featureset_step_{name} gauge\nfeatureset_step_{name}{labels} {value}\n")
+        format!(
+            "# HELP featureset_step_{name} {help}\n# TYPE featureset_step_{name} gauge\nfeatureset_step_{name}{labels} {value}\n"
+        )
     };
     gauge("parts_done", "Windows or buckets done in this stage.", *done)
         + &gauge("parts", "Windows or buckets in this stage.", *total)
