@@ -75,6 +75,8 @@ enum LogFormat {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let Command::Run(args) = Cli::parse().command;
+    // One provider of cryptography, whatever else is built beside this program.
+    rustls::crypto::ring::default_provider().install_default().expect("nothing has chosen before");
     logs(args.log_format);
     let config = Config::infer().await.context("no cluster: neither a kubeconfig nor a service account")?;
     let probes = Probes::new(Arc::new(Metrics::new()));
