@@ -21,7 +21,7 @@ pub use definition::judge;
 pub use queue::{Rival, created};
 pub use record::{record, recorded};
 pub use rest::rests;
-pub use seen::{alive, finished, instant};
+pub use seen::{alive, finished, instant, phase};
 
 use crate::api::{
     ClusterTemplate, Engine, FeatureSet, FeatureSetBackfill, FeatureSetBackfillStatus, FeatureStore, LedgerEntry, Mode,
@@ -159,6 +159,7 @@ pub fn plan(observed: &Observed<'_>, now: DateTime<Utc>) -> Plan {
 }
 
 /// An observation, and the plan as far as it is made.
+#[derive(Clone)]
 struct Situation<'a> {
     observed: &'a Observed<'a>,
     run: Run<'a>,

@@ -19,7 +19,7 @@ use crate::time::parse_duration;
 use crate::{key, window};
 use chrono::{DateTime, Utc};
 pub use definition::validate_feature_set;
-pub use place::{Pods, STORE, check_uri, validate_store};
+pub use place::{Pods, check_uri, validate_store};
 pub use quantity::parse_quantity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -137,7 +137,7 @@ pub fn resolve(input: &Input<'_>) -> Result<Resolution, Rejection> {
     let now = scope::whole_second(input.now);
     let feature_set = names::find("feature set", &spec.feature_set, namespace, &input.feature_sets, Reason::FeatureSetNotFound)?;
     definition::validate_feature_set(feature_set)?;
-    let store_name = feature_set.spec.store.as_deref().unwrap_or(place::STORE);
+    let store_name = feature_set.store();
     let store = names::find("feature store", store_name, namespace, &input.stores, Reason::StoreNotFound)?;
     place::validate_store(store)?;
     let template = template::choose(input, feature_set, store)?;

@@ -1,14 +1,14 @@
 //! Observes a backfill and everything around it. Caches for what watches tell; live reads for what must not be missed.
 
-use crate::perform::JOB_NAME;
+use crate::perform::{JOB_NAME, children};
 use crate::shell::{Answer, Error, Shell, call};
 use crate::{index, progress};
 use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore};
 use backfill_core::condition::Reason;
 use backfill_core::contract::{Notice, Progress};
 use backfill_core::plan::manifest::REQUEST;
-use backfill_core::plan::run::{MANAGED_BY, MANAGER, Run, label};
-use backfill_core::plan::{Observed, Rival, finished, instant, rests};
+use backfill_core::plan::run::{Run, label};
+use backfill_core::plan::{Observed, Rival, finished, instant, phase, rests};
 use backfill_core::request::Request;
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::batch::v1::Job;
@@ -167,8 +167,7 @@ impl Shell {
 
     /// The pods of a backfill as they are.
     async fn pods_now(&self, run: &Run<'_>) -> Result<Vec<Pod>, Error> {
-        let params = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{}={}", label::UID, run.uid));
-        let pods = call("list", "pods", self.api::<Pod>(run.namespace).list(&params)).await?.found();
+        let pods = call("list", "pods", self.api::<Pod>(run.namespace).list(&children(label::UID, run.uid))).await?.found();
         let mut pods = pods.map(|pods| pods.items).unwrap_or_default();
         pods.iter_mut().for_each(crate::caches::prune_pod);
         Ok(pods)
@@ -179,7 +178,7 @@ impl Shell {
         let old = |job: &&Job| job.metadata.creation_timestamp.as_ref().is_some_and(|t| Utc::now() - instant(t) >= TROUBLE_AFTER);
         let live = jobs.iter().filter(|job| run.owns(job.metadata.labels.as_ref()) && !finished(job));
         let Some(job) = live.filter(old).max_by_key(|job| index::version(*job)) else { return Ok(None) };
-        if pods.iter().any(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")) {
+        if pods.iter().any(|pod| phase(pod) == "Running") {
             return Ok(None);
         }
         let of_pods = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).filter_map(ResourceExt::uid);
@@ -204,8 +203,7 @@ impl Shell {
 fn unheard(backfill: &FeatureSetBackfill, jobs: &[Job], pods: &[Pod]) -> bool {
     let attempts = backfill.status.iter().flat_map(|status| &status.attempts).filter(|attempt| attempt.ended.is_none());
     let followed = |job: &&Job| attempts.clone().any(|attempt| job.metadata.name.as_ref() == Some(&attempt.job));
-    let ended =
-        |pod: &&Pod| matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+    let ended = |pod: &&Pod| matches!(phase(pod), "Succeeded" | "Failed");
     jobs.iter().filter(followed).any(|job| {
         let status = job.status.clone().unwrap_or_default();
         let is = |kind: &str| matches!(kind, "Complete" | "Failed" | "FailureTarget");

@@ -26,11 +26,13 @@ const TRIES: usize = 4;
 /// How many backfills that hold slots are looked for when a store is full.
 const STALE_MAX: usize = 20;
 
-/// Slots of a store that does not say.
-const SLOTS: u32 = 4;
-
 /// The label by which the Job controller marks pods.
 pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+
+/// Selects what the operator has made, by a label.
+pub fn children(label: &str, value: &str) -> ListParams {
+    ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{label}={value}"))
+}
 
 /// What to make of an object.
 pub enum Change<K> {
@@ -55,7 +57,7 @@ impl Shell {
                 Effect::Launch { order, job } => self.launch(&run, order, job).await?,
                 Effect::Stop { jobs } => self.stop(&run, jobs).await?,
                 Effect::Release { entry } => self.release(&run, entry.as_deref()).await?,
-                Effect::CleanUp => self.clean_up(&run).await?,
+                Effect::CleanUp => self.clean_up(&run, backfill).await?,
                 Effect::LetGo => self.let_go(&run, backfill).await?,
             }
         }
@@ -124,7 +126,7 @@ impl Shell {
                 return Change::Nothing;
             }
             status.running.retain(|running| !gone.contains(&running.uid));
-            let slots = store.spec.max_concurrent_backfills.unwrap_or(SLOTS) as usize;
+            let slots = store.slots();
             if status.running.len() >= slots {
                 return Change::Busy(format!("all slots of feature store \"{name}\" are taken"));
             }
@@ -140,7 +142,7 @@ impl Shell {
         let cached = self.caches.stores.get(&ObjectRef::new(store).within(run.namespace));
         let Some(store) = cached.map(|store| self.caches.written.stores.newest(store)) else { return Ok(vec![]) };
         let running = store.status.as_ref().map_or(&[][..], |status| &status.running);
-        if running.len() < store.spec.max_concurrent_backfills.unwrap_or(SLOTS) as usize {
+        if running.len() < store.slots() {
             return Ok(vec![]);
         }
         let mut gone = Vec::new();
@@ -311,7 +313,7 @@ impl Shell {
 
     /// A live look: of this feature set, no Job that makes pods and no pod may be there but those of `job` itself.
     async fn refuse_company(&self, run: &Run<'_>, job: &str) -> Result<(), Error> {
-        let params = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{}={}", label::FEATURE_SET, run.feature_set));
+        let params = children(label::FEATURE_SET, run.feature_set);
         let jobs = call("list", "Jobs", self.api::<Job>(run.namespace).list(&params)).await?.found();
         let pods = call("list", "pods", self.api::<Pod>(run.namespace).list(&params)).await?.found();
         let (Some(jobs), Some(pods)) = (jobs, pods) else { return Err(Error::Conflict { what: "the namespace".to_owned() }) };
@@ -324,21 +326,29 @@ impl Shell {
         }
     }
 
+    /// Deletes Jobs that still make pods. Whether they do is looked up live: one that has finished meanwhile is a record to keep.
     async fn stop(&self, run: &Run<'_>, jobs: &[(String, String)]) -> Result<(), Error> {
+        let api = self.api::<Job>(run.namespace);
         for (name, uid) in jobs {
-            let mut params = DeleteParams::background();
-            params.preconditions = Some(Preconditions { uid: Some(uid.clone()), resource_version: None });
-            match call("delete", name, self.api::<Job>(run.namespace).delete(name, &params)).await {
-                // Another Job of that name is not ours to delete.
-                Ok(_) | Err(Error::Conflict { .. }) => {}
-                Err(error) => return Err(error),
+            let Some(job) = call("get", name, api.get(name)).await?.found() else { continue };
+            if job.metadata.uid.as_ref() != Some(uid) || finished(&job) {
+                continue;
             }
+            let mut params = DeleteParams::background();
+            params.preconditions = Some(Preconditions { uid: job.metadata.uid, resource_version: job.metadata.resource_version });
+            call("delete", name, api.delete(name, &params)).await?;
         }
         Ok(())
     }
 
-    async fn clean_up(&self, run: &Run<'_>) -> Result<(), Error> {
-        let ours = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER},{}={}", label::UID, run.uid));
+    /// Only for the backfill that was decided on: with a newer one a run may have begun whose children these are.
+    async fn clean_up(&self, run: &Run<'_>, backfill: &FeatureSetBackfill) -> Result<(), Error> {
+        let found = call("get", run.name, self.api::<FeatureSetBackfill>(run.namespace).get(run.name)).await?.found();
+        let is_newer = |found: &FeatureSetBackfill| version(found) != version(backfill);
+        if found.as_ref().is_none_or(is_newer) {
+            return Err(Error::Conflict { what: format!("backfill {}", run.name) });
+        }
+        let ours = children(label::UID, run.uid);
         let background = DeleteParams::background();
         call("delete", "Jobs", self.api::<Job>(run.namespace).delete_collection(&background, &ours)).await?;
         call("delete", "orders", self.api::<ConfigMap>(run.namespace).delete_collection(&background, &ours)).await?;

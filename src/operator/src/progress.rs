@@ -2,6 +2,7 @@
 
 use backfill_core::contract::Progress;
 use backfill_core::plan::manifest::PROGRESS_PORT;
+use backfill_core::plan::phase;
 use k8s_openapi::api::core::v1::Pod;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,8 +21,7 @@ pub async fn of(pods: &[Pod]) -> Option<Progress> {
 }
 
 fn address(pods: &[Pod]) -> Option<String> {
-    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
-    statuses.filter(|status| status.phase.as_deref() == Some("Running")).find_map(|status| status.pod_ip.clone())
+    pods.iter().filter(|pod| phase(pod) == "Running").find_map(|pod| pod.status.as_ref()?.pod_ip.clone())
 }
 
 async fn ask(address: &str) -> std::io::Result<Progress> {

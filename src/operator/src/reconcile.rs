@@ -79,7 +79,7 @@ impl Shell {
         let queued = plan.effects.is_empty() && reconciling.is_some_and(|condition| condition.reason == Reason::Queued);
         let set = facts.feature_set(run.feature_set);
         let free = set.is_some_and(|set| set.status.as_ref().is_none_or(|status| status.active.is_none()));
-        let store = set.and_then(|set| set.spec.store.clone()).unwrap_or_else(|| backfill_core::request::STORE.to_owned());
+        let store = set.map(|set| set.store()).unwrap_or_default();
         let place = (created(&facts.backfill), run.uid.to_owned());
         let mut waiters = lock(&self.known.waiters);
         let of_store = waiters.entry(format!("{}/{store}", run.namespace)).or_default();
@@ -91,7 +91,7 @@ impl Shell {
 
     /// Wakes as many backfills as a store has free slots.
     pub fn wake_waiters(&self, store: &backfill_core::api::FeatureStore) {
-        let slots = store.spec.max_concurrent_backfills.unwrap_or(4) as usize;
+        let slots = store.slots();
         let free = slots.saturating_sub(store.status.as_ref().map_or(0, |status| status.running.len()));
         let mut waiters = lock(&self.known.waiters);
         let key = format!("{}/{}", store.namespace().unwrap_or_default(), store.name_any());

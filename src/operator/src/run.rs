@@ -210,12 +210,10 @@ fn watch_scope(
     };
     let shell = Arc::new(Shell {
         client: client.clone(),
-        scope: scope.clone(),
         caches: Arc::new(caches),
         cluster: Arc::clone(cluster),
         settings: options.settings.clone(),
         metrics: Arc::clone(&probes.metrics),
-        health: Arc::clone(&probes.health),
         recorder: Shell::recorder(client, &options.identity),
         wake,
         known: Known::default(),
@@ -281,8 +279,7 @@ fn store_changed(shell: &Shell, store: &FeatureStore, judge: &Judge) {
     }
     shell.wake_refused(store.metadata.namespace.as_deref());
     let (namespace, name) = (store.namespace().unwrap_or_default(), store.name_any());
-    let named = |set: &FeatureSet| set.spec.store.as_deref().unwrap_or(backfill_core::request::STORE) == name;
-    let here = |set: &FeatureSet| set.metadata.namespace.as_ref() == Some(&namespace) && named(set);
+    let here = |set: &FeatureSet| set.metadata.namespace.as_ref() == Some(&namespace) && set.store() == name;
     for set in shell.caches.feature_sets.state_filter(here) {
         // Without a receiver the operator is shutting down.
         let _ = judge.send((namespace.clone(), set.name_any()));

@@ -1,6 +1,6 @@
 //! Everything that reconciling needs, and the errors of talking to the API server.
 
-use crate::caches::{Caches, ClusterCaches, Health, Scope};
+use crate::caches::{Caches, ClusterCaches};
 use crate::metrics::Metrics;
 use backfill_core::api::{FeatureSetBackfill, Mode};
 use backfill_core::plan::Settings;
@@ -25,9 +25,7 @@ pub const REPORTER: &str = "backfill-operator";
 pub struct Shell {
     /// The API server.
     pub client: Client,
-    /// The scope.
-    pub scope: Scope,
-    /// What is known of it.
+    /// What is known of the scope.
     pub caches: Arc<Caches>,
     /// What is known of the cluster.
     pub cluster: Arc<ClusterCaches>,
@@ -35,8 +33,6 @@ pub struct Shell {
     pub settings: Settings,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether watches deliver.
-    pub health: Arc<Health>,
     /// Tells events.
     pub recorder: Recorder,
     /// Asks for a backfill to be looked at.

@@ -81,6 +81,13 @@ pub struct FeatureSetSpec {
     pub backfill: Option<BackfillDefaults>,
 }
 
+impl FeatureSet {
+    /// The name of its store.
+    pub fn store(&self) -> &str {
+        self.spec.store.as_deref().unwrap_or("default")
+    }
+}
+
 /// A join key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

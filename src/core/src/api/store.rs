@@ -46,6 +46,13 @@ pub struct FeatureStoreSpec {
     pub default_cluster_template: Option<String>,
 }
 
+impl FeatureStore {
+    /// How many of its backfills may run at the same time.
+    pub fn slots(&self) -> usize {
+        self.spec.max_concurrent_backfills.unwrap_or(4) as usize
+    }
+}
+
 /// A folder of Delta tables.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

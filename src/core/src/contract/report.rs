@@ -65,10 +65,7 @@ impl Report {
         let guards = self.offline.iter_mut().flat_map(|offline| &mut offline.guards).map(|guard| &mut guard.message);
         let warnings = self.warnings.iter_mut().map(|warning| &mut warning.message);
         for text in guards.chain(warnings).chain(failure).chain(&mut self.comment) {
-            if let Some((end, _)) = text.char_indices().nth(chars_max) {
-                text.truncate(end);
-                text.push('…');
-            }
+            cut(text, chars_max);
         }
     }
 
@@ -78,6 +75,14 @@ impl Report {
             Some(guards) => guards.pop().is_some(),
             None => self.warnings.pop().is_some(),
         }
+    }
+}
+
+/// Cuts a text after so many characters, and says so.
+pub(crate) fn cut(text: &mut String, chars_max: usize) {
+    if let Some((end, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(end);
+        text.push('…');
     }
 }
 

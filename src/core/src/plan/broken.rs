@@ -10,7 +10,7 @@ use crate::api::{Broken, Held};
 use crate::condition::{Ending, Moment, Reason};
 use crate::contract::{Outcome, Report, Step};
 use crate::time::show;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta};
 use std::time::Duration;
 
 /// How long settling is tried.
@@ -90,8 +90,7 @@ impl Situation<'_> {
     fn seconds_held(&self) -> u64 {
         let Some(Held { since, seconds_before }) = &self.status.held else { return 0 };
         let since = since.as_deref().and_then(|since| DateTime::parse_from_rfc3339(since).ok());
-        let now: DateTime<Utc> = self.now;
-        seconds_before + since.map_or(0, |since| u64::try_from((now - since.to_utc()).num_seconds()).unwrap_or(0))
+        seconds_before + since.map_or(0, |since| u64::try_from((self.now - since.to_utc()).num_seconds()).unwrap_or(0))
     }
 
     /// The plan of a run that is broken off.
@@ -141,7 +140,7 @@ impl Situation<'_> {
         }
     }
 
-    fn settle(&mut self, broken: &Broken) -> Settled {
+    fn settle(&self, broken: &Broken) -> Settled {
         let since = DateTime::parse_from_rfc3339(&broken.at).map_or(self.now, |at| at.to_utc());
         let most = if self.observed.namespace_terminating { SETTLE_MAX_TERMINATING } else { SETTLE_MAX };
         let late = self.now - since >= most;
@@ -155,7 +154,7 @@ impl Situation<'_> {
         if late {
             return Settled::Unknown;
         }
-        let mut again = self.copy();
+        let mut again = self.clone();
         let waits = |situation: Self, what: &str| {
             let message = format!("{}; {what}", broken.message);
             situation.going(&Moment::Going { reason: Reason::Settling, message }, vec![], Some(LOOK_SOON))
@@ -174,10 +173,6 @@ impl Situation<'_> {
                 again.launch_again(Step::Settle)
             }
         }))
-    }
-
-    fn copy(&self) -> Self {
-        Self { observed: self.observed, run: self.run, children: self.children, status: self.status.clone(), now: self.now }
     }
 
     pub(super) fn broke_off(mut self, broken: Broken) -> Plan {

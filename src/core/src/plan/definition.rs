@@ -2,14 +2,14 @@
 
 use crate::api::{FeatureSet, FeatureSetStatus, FeatureStore};
 use crate::condition::{ConditionStatus, ConditionType, Finding, Reason, set_all};
-use crate::request::{STORE, validate_feature_set, validate_store};
+use crate::request::{validate_feature_set, validate_store};
 use chrono::{DateTime, Utc};
 use kube::ResourceExt;
 
 /// Judges a feature set beside the stores of its namespace. All that backfills keep in its status stays.
 pub fn judge(set: &FeatureSet, stores: &[&FeatureStore], now: DateTime<Utc>) -> FeatureSetStatus {
     let mut status = set.status.clone().unwrap_or_default();
-    let name = set.spec.store.as_deref().unwrap_or(STORE);
+    let name = set.store();
     let store = stores.iter().find(|store| store.name_any() == name);
     let fault = match (validate_feature_set(set), store) {
         (Err(rejection), _) => Some((rejection.reason, rejection.message)),

@@ -2,7 +2,7 @@
 
 use crate::api::{FeatureSetBackfillStatus, LedgerEntry, Resolved};
 use crate::condition::{Condition, ConditionType, Reason, is_true};
-use crate::contract::{Notice, Scope};
+use crate::contract::{Notice, Scope, cut};
 use crate::plan::steps::span;
 use crate::request::Request;
 use crate::time::show;
@@ -47,10 +47,7 @@ pub fn fit(mut status: FeatureSetBackfillStatus) -> FeatureSetBackfillStatus {
         let conditions = status.conditions.iter_mut().map(|condition| &mut condition.message);
         let broken = status.broken.iter_mut().map(|broken| &mut broken.message);
         for text in guards.chain(warnings).chain(conditions).chain(broken) {
-            if let Some((end, _)) = text.char_indices().nth(chars_max) {
-                text.truncate(end);
-                text.push('…');
-            }
+            cut(text, chars_max);
         }
     }
     while too_long(&status) && status.offline.as_mut().is_some_and(|offline| offline.guards.pop().is_some()) {}

@@ -10,9 +10,6 @@ use std::time::Duration;
 /// How often a waiting backfill looks whether it is its turn, besides being woken.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// How many backfills of one store may run when it does not say.
-const SLOTS: u32 = 4;
-
 /// Another backfill of the same feature set that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rival {
@@ -69,7 +66,7 @@ impl Situation<'_> {
         let Some(store) = self.observed.stores.iter().find(|store| store.name_any() == named) else {
             return Some(format!("feature store \"{named}\" does not exist"));
         };
-        let slots = store.spec.max_concurrent_backfills.unwrap_or(SLOTS) as usize;
+        let slots = store.slots();
         let full = running(store).filter(|running| running.uid != self.run.uid).count() >= slots;
         full.then(|| {
             format!("all {slots} slots of feature store \"{}\" are taken (spec.maxConcurrentBackfills)", store.name_any())
@@ -77,7 +74,6 @@ impl Situation<'_> {
     }
 
     pub(super) fn store_name(&self) -> String {
-        let named = self.feature_set().and_then(|set| set.spec.store.clone());
-        named.unwrap_or_else(|| crate::request::STORE.to_owned())
+        self.feature_set().map(|set| set.store().to_owned()).unwrap_or_default()
     }
 }

@@ -294,7 +294,8 @@ fn container_states(status: &PodStatus) -> impl Iterator<Item = &ContainerState>
     ours.filter_map(|container| container.state.as_ref())
 }
 
-fn phase(pod: &Pod) -> &str {
+/// A pod's phase; one without a status is pending.
+pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 

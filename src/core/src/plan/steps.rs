@@ -9,7 +9,7 @@ use crate::condition::{ConditionStatus, ConditionType, Ending, Finding, Moment, 
 use crate::contract::{Notice, Outcome, Report, Scope, Step};
 use crate::request::Request;
 use crate::time::show;
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 
 /// How many attempts the status keeps.
 const ATTEMPTS_MAX: usize = 5;
@@ -246,6 +246,5 @@ pub fn span(scope: &Scope) -> Option<Span> {
         Scope::Interval { interval } | Scope::Reset { interval, .. } => *interval,
         Scope::Undo { .. } => return None,
     };
-    let text = |t: DateTime<Utc>| show(t);
-    Some(Span { start: text(interval.start()), stop: text(interval.stop()) })
+    Some(Span { start: show(interval.start()), stop: show(interval.stop()) })
 }

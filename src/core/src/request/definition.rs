@@ -183,7 +183,7 @@ fn source(
 fn table_of(input: &Input<'_>, store: &FeatureStore, name: &str) -> Result<String, Rejection> {
     let feature_set = find("feature set", name, input.namespace, &input.feature_sets, Reason::SourceFeatureSetNotFound)?;
     validate_feature_set(feature_set)?;
-    let store_name = feature_set.spec.store.as_deref().unwrap_or(place::STORE);
+    let store_name = feature_set.store();
     let its_store = find("feature store", store_name, input.namespace, &input.stores, Reason::StoreNotFound)?;
     place::validate_store(its_store)?;
     let (ours, its) = (&store.spec.offline, &its_store.spec.offline);

@@ -9,9 +9,6 @@ use crate::time::parse_duration;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
-/// The store of feature sets that name none.
-pub const STORE: &str = "default";
-
 /// The partition column of tables that name none.
 pub const DATE_COLUMN: &str = "event_date";
 

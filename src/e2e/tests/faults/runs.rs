@@ -69,7 +69,11 @@ fn summary(all: &[Outcome], took: Duration) -> Result<()> {
     for outcome in all {
         *counts.entry(outcome.fault.what.word()).or_default() += 1;
     }
-    let failed: Vec<String> = all.iter().filter(|run| run.result.is_err()).map(|run| run.fault.to_string()).collect();
+    let why = |run: &Outcome| {
+        let error = format!("{:#}", run.result.as_ref().err()?);
+        Some(format!("{}: {}", run.fault, error.lines().next().unwrap_or_default()))
+    };
+    let failed: Vec<String> = all.iter().filter_map(why).collect();
     let missed: Vec<String> = all.iter().filter(|run| !run.fired).map(|run| run.fault.to_string()).collect();
     let slowest =
         all.iter().max_by_key(|run| run.took).map_or_else(String::new, |run| format!("{} took {:?}", run.fault, run.took));
@@ -78,7 +82,7 @@ fn summary(all: &[Outcome], took: Duration) -> Result<()> {
         "{} runs in {took:?}, {verdict}; by fault: {counts:?}; slowest: {slowest}; without their fault: {missed:?}\n",
         all.len()
     ));
-    ensure!(failed.is_empty(), "{} of {} runs failed: {failed:?}", failed.len(), all.len());
+    ensure!(failed.is_empty(), "{} of {} runs failed:\n{}", failed.len(), all.len(), failed.join("\n"));
     // A write that is not always made is a fault that does not always happen.
     ensure!(missed.len() * 10 <= all.len(), "{} of {} faults did not happen: {missed:?}", missed.len(), all.len());
     Ok(())

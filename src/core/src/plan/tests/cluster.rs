@@ -315,7 +315,7 @@ impl Cluster {
         self.write(fate, |cluster| add_finalizer(cluster.backfills.get_mut(run.name).ok_or(Aborted)?, BACKFILL_FINALIZER))?;
         self.write(fate, |cluster| {
             let store = cluster.stores.get_mut(store).ok_or(Aborted)?;
-            let slots = store.spec.max_concurrent_backfills.unwrap_or(4) as usize;
+            let slots = store.slots();
             let FeatureStoreStatus { running, .. } = store.status.get_or_insert_default();
             if running.iter().any(|running| running.uid == run.uid) {
                 return Ok(());
