@@ -28,9 +28,12 @@ SPARK_VENV := $(call venv,$(SPARK_REQUIREMENTS))
 SPARK := $(if $(and $(shell command -v java),$(shell command -v mvn)),$(SPARK_VENV)/jars)
 DELTA_JARS := io.delta:delta-spark_4.2_2.13:4.4.0 io.delta:delta-storage:4.4.0
 
+# Static: runs on every distribution.
+CLI_TARGET ?= x86_64-unknown-linux-musl
+
 # Built apart: what the operator asks of shared crates must not make the data crates compile anew.
 DATA_PLANE := --package backfill-core --package backfill-worker
-CONTROL_PLANE := --package backfill-operator --package backfill-e2e
+CONTROL_PLANE := --package backfill-operator --package backfill-cli --package backfill-e2e
 
 # Goes on when the check $(1) passes. Otherwise installs the Debian packages $(2), as root on Debian, or says how and stops.
 define require
@@ -75,8 +78,17 @@ deny: ## Checks the dependencies' licences and sources; needs cargo-deny (cargo 
 	cargo deny check bans licenses sources
 
 .PHONY: generate
-generate: compiler ## Writes the files that are generated from the code: crds/.
+generate: compiler ## Writes the files that are generated from the code: crds/, docs/cli.md.
 	cargo run --package backfill-core --example crds
+	cargo run --package backfill-cli --example generate
+
+.PHONY: cli
+cli: compiler ## Builds the kubectl plugin, its man pages and its archive for krew: dist/.
+	rustup target add $(CLI_TARGET)
+	cargo build --release --package backfill-cli --target $(CLI_TARGET)
+	mkdir -p dist && cp $(CARGO_TARGET_DIR)/$(CLI_TARGET)/release/kubectl-features deploy/krew/kubectl_complete-features LICENSE dist/
+	cargo run --package backfill-cli --example generate -- dist/man
+	tar --create --gzip --file dist/features_linux_amd64.tar.gz --directory dist kubectl-features kubectl_complete-features LICENSE man
 
 .PHONY: data
 data: $(DATA_VENV)/ready ## Makes the quickstart's Parquet files from the published flights of 2013.
@@ -91,7 +103,7 @@ bench: compiler $(BENCH_VENV)/ready $(SPARK) ## Measures replacing 1 to 365 days
 .PHONY: bench-online
 bench-online: compiler redis $(BENCH_VENV)/ready $(TEST_VENV)/ready ## Measures writing to Redis beside the server's ceiling and Feast; keeps the result too.
 	$(BENCH_VENV)/bin/python benches/online.py --feast-python $(TEST_VENV)/bin/python --bench "$$(cargo bench --package backfill-worker \
-	  --bench online --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)"
+	  --bench online --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*\/online-[^"]*\)".*/\1/p')"
 
 .PHONY: bench-operator
 bench-operator: compiler ## Measures thousands of backfills on a real control plane with played pods; keeps the result too.

@@ -25,4 +25,5 @@ pub use namespace::Namespace;
 pub use operator::{Operator, OperatorOptions};
 pub use proxy::Proxy;
 pub use shared::{Shared, test};
+pub use tools::path as tool;
 pub use wait::{LIMIT, eventually, until};

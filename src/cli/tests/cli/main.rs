@@ -1,0 +1,12 @@
+//! `kubectl features` as a process, against a real API server, the operator, and pods that are played.
+
+mod changes;
+mod connection;
+mod create;
+mod follow;
+mod logs;
+mod lookup;
+mod parity;
+mod readme;
+mod terminal;
+mod world;
