@@ -57,7 +57,7 @@ quickstart: compiler ## Fills two feature sets from real data, corrects a part o
 	cargo run --package backfill-worker -- local -f $(QUICKSTART) --state $(STATE)
 
 .PHONY: test
-test: compiler redis $(TEST_VENV)/ready ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
+test: compiler redis faketime $(TEST_VENV)/ready ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
 	src/e2e/tools/build
 	BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test $(DATA_PLANE) --features backfill-worker/failpoints
 	cargo build $(CONTROL_PLANE)
@@ -122,6 +122,10 @@ compiler:
 .PHONY: redis
 redis:
 	$(call require,command -v redis-server,redis-server)
+
+.PHONY: faketime
+faketime:
+	$(call require,command -v faketime,faketime)
 
 .PHONY: python
 python:

@@ -14,6 +14,8 @@ pub struct OperatorOptions {
     pub lease_namespace: Option<String>,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running operator. It is killed on drop.
@@ -39,8 +41,9 @@ impl Operator {
             arguments.extend(["--watch-namespaces".to_owned(), options.namespaces.join(",")]);
         }
         arguments.extend_from_slice(&options.arguments);
-        let environment =
-            [("KUBECONFIG", kubeconfig.display().to_string()), ("RUST_LOG", "info,backfill_operator=debug".to_owned())];
+        let mut environment =
+            vec![("KUBECONFIG", kubeconfig.display().to_string()), ("RUST_LOG", "info,backfill_operator=debug".to_owned())];
+        environment.extend(options.environment.iter().map(|(name, value)| (name.as_str(), value.clone())));
         let process = Process::start_with(&program()?, &arguments, &environment, folder.path())?;
         Ok(Self { process, address, folder })
     }

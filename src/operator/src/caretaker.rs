@@ -6,7 +6,6 @@ use crate::perform::{Change, Part};
 use crate::shell::{Error, Shell};
 use backfill_core::api::{FeatureSet, FeatureSetBackfill, FeatureStore};
 use backfill_core::plan::{alive, finished, judge};
-use chrono::Utc;
 use kube::ResourceExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +42,7 @@ impl Shell {
         let stores: Vec<&FeatureStore> = stores.iter().map(Arc::as_ref).collect();
         let (sets, written) = (&self.caches.feature_sets, &self.caches.written.feature_sets);
         let judged = self.change(namespace, name, sets, written, Part::Status, |set: &FeatureSet| {
-            let status = judge(set, &stores, Utc::now());
+            let status = judge(set, &stores, self.clock.now());
             match set.status.as_ref() == Some(&status) || set.metadata.deletion_timestamp.is_some() {
                 true => Change::Nothing,
                 false => Change::To(Box::new(FeatureSet { status: Some(status), ..set.clone() })),
@@ -88,7 +87,7 @@ impl Shell {
 
     /// Whether a Job or pod of a backfill may still write.
     fn still_writes(&self, uid: &str) -> bool {
-        let now = Utc::now();
+        let now = self.clock.now();
         self.caches.jobs.of(uid).iter().any(|job| !finished(job)) || self.caches.pods.of(uid).iter().any(|pod| alive(pod, now))
     }
 }

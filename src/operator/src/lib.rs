@@ -5,6 +5,7 @@
 
 pub mod caches;
 pub mod caretaker;
+pub mod clock;
 pub mod index;
 pub mod latest;
 pub mod metrics;

@@ -1,8 +1,9 @@
 //! The operator's command line.
 
 use anyhow::Context;
-use axum::http::Request;
+use axum::http::{Request, Response, header};
 use backfill_core::plan::Settings;
+use backfill_operator::clock::Clock;
 use backfill_operator::metrics::Metrics;
 use backfill_operator::run::{Options, run};
 use backfill_operator::server::Probes;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 use tracing_subscriber::EnvFilter;
 
 /// Replaces feature sets' data as FeatureSetBackfill resources ask for it.
@@ -80,29 +81,36 @@ async fn main() -> anyhow::Result<()> {
     logs(args.log_format);
     let config = Config::infer().await.context("no cluster: neither a kubeconfig nor a service account")?;
     let probes = Probes::new(Arc::new(Metrics::new()));
-    let client = client(config, Arc::clone(&probes.metrics))?;
+    let clock = Arc::new(Clock::default());
+    let client = client(config, Arc::clone(&probes.metrics), Arc::clone(&clock))?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let shutdown = shutdown()?;
     let mut closing = shutdown.clone();
     let server = axum::serve(listener, probes.clone().routes())
         .with_graceful_shutdown(async move { drop(closing.wait_for(|shutdown| *shutdown).await) });
     let serving = tokio::spawn(async move { server.await });
-    let ended = run(client, options(args), probes, shutdown).await;
+    let ended = run(client, options(args, clock), probes, shutdown).await;
     serving.abort();
     ended
 }
 
-/// A client whose requests are counted.
-fn client(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Client> {
+/// A client whose requests are counted, and whose answers tell the time.
+fn client(config: Config, metrics: Arc<Metrics>, clock: Arc<Clock>) -> anyhow::Result<Client> {
     let count = MapRequestLayer::new(move |request: Request<Body>| {
         metrics.requested(request.method().as_str());
         request
     });
+    let listen = MapResponseLayer::new(move |response: Response<_>| {
+        if let Some(Ok(date)) = response.headers().get(header::DATE).map(|date| date.to_str()) {
+            clock.heard(date);
+        }
+        response
+    });
     let builder = ClientBuilder::try_from(config).context("cannot use the cluster's configuration")?;
-    Ok(builder.with_layer(&count).build())
+    Ok(builder.with_layer(&listen).with_layer(&count).build())
 }
 
-fn options(args: RunArgs) -> Options {
+fn options(args: RunArgs, clock: Arc<Clock>) -> Options {
     Options {
         namespaces: args.watch_namespaces,
         concurrency: args.concurrency,
@@ -110,6 +118,7 @@ fn options(args: RunArgs) -> Options {
         identity: args.identity.unwrap_or_else(|| format!("backfill-operator-{}", std::process::id())),
         templates: args.cluster_templates,
         settings: Settings { worker_image: args.worker_image, image_pull_policy: args.image_pull_policy },
+        clock,
     }
 }
 

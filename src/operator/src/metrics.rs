@@ -161,7 +161,14 @@ impl Metrics {
     }
 
     /// Counts what a status change announces.
-    pub fn count(&self, run: &Run<'_>, engine: Option<Engine>, status: &FeatureSetBackfillStatus, said: &[Announcement]) {
+    pub fn count(
+        &self,
+        run: &Run<'_>,
+        engine: Option<Engine>,
+        status: &FeatureSetBackfillStatus,
+        said: &[Announcement],
+        now: DateTime<Utc>,
+    ) {
         for announcement in said {
             let result = match announcement.kind {
                 ConditionType::Complete => "complete",
@@ -169,11 +176,11 @@ impl Metrics {
                 ConditionType::Ready => "planned",
                 _ => continue,
             };
-            self.ended(run, engine, status, result);
+            self.ended(run, engine, status, result, now);
         }
     }
 
-    fn ended(&self, run: &Run<'_>, engine: Option<Engine>, status: &FeatureSetBackfillStatus, result: &str) {
+    fn ended(&self, run: &Run<'_>, engine: Option<Engine>, status: &FeatureSetBackfillStatus, result: &str, now: DateTime<Utc>) {
         let (namespace, feature_set) = (run.namespace.to_owned(), run.feature_set.to_owned());
         let mode = mode_word(run.mode).to_owned();
         let engine = engine.map_or_else(|| "none".to_owned(), |engine| format!("{engine:?}"));
@@ -185,17 +192,17 @@ impl Metrics {
             result: result.to_owned(),
         };
         self.runs.get_or_create(&labels).inc();
-        if let Some(now) = status.resolved.as_ref().and_then(|resolved| DateTime::parse_from_rfc3339(&resolved.now).ok()) {
-            let took = (Utc::now() - now.to_utc()).as_seconds_f64().max(0.0);
+        if let Some(began) = status.resolved.as_ref().and_then(|resolved| DateTime::parse_from_rfc3339(&resolved.now).ok()) {
+            let took = (now - began.to_utc()).as_seconds_f64().max(0.0);
             self.durations.get_or_create(&ModeLabels { mode, result: result.to_owned() }).observe(took);
         }
         if result != "complete" {
             return;
         }
         #[allow(clippy::cast_precision_loss)] // Seconds of this age fit.
-        let now = Utc::now().timestamp() as f64;
+        let at = now.timestamp() as f64;
         let set = FeatureSetLabels { namespace: namespace.clone(), feature_set: feature_set.clone() };
-        self.last_success.get_or_create(&set).set(now);
+        self.last_success.get_or_create(&set).set(at);
         let offline = status
             .offline
             .iter()

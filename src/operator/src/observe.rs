@@ -175,7 +175,8 @@ impl Shell {
 
     /// What events say of a Job that has no running pod for a while.
     async fn trouble(&self, run: &Run<'_>, jobs: &[Job], pods: &[Pod]) -> Result<Option<Notice>, Error> {
-        let old = |job: &&Job| job.metadata.creation_timestamp.as_ref().is_some_and(|t| Utc::now() - instant(t) >= TROUBLE_AFTER);
+        let now = self.clock.now();
+        let old = |job: &&Job| job.metadata.creation_timestamp.as_ref().is_some_and(|t| now - instant(t) >= TROUBLE_AFTER);
         let live = jobs.iter().filter(|job| run.owns(job.metadata.labels.as_ref()) && !finished(job));
         let Some(job) = live.filter(old).max_by_key(|job| index::version(*job)) else { return Ok(None) };
         if pods.iter().any(|pod| phase(pod) == "Running") {

@@ -8,7 +8,6 @@ use backfill_core::plan::manifest::ORDER_HASH;
 use backfill_core::plan::run::{BACKFILL_FINALIZER, HELD_FINALIZER, MANAGED_BY, MANAGER, Run, label};
 use backfill_core::plan::{Effect, Plan, alive, announcements, finished, instant, record};
 use backfill_core::time::show;
-use chrono::Utc;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -74,7 +73,7 @@ impl Shell {
         self.caches.written.backfills.put(written);
         let said = announcements(backfill.status.as_ref(), &plan.status);
         let engine = self.known.request(run).map(|request| request.template.engine);
-        self.metrics.count(run, engine, &plan.status, &said);
+        self.metrics.count(run, engine, &plan.status, &said, self.clock.now());
         for announcement in said {
             let (kind, reason) = (announcement.kind, announcement.reason);
             tracing::info!(?kind, %reason, message = announcement.message, "{}/{}", run.namespace, run.name);
@@ -196,7 +195,7 @@ impl Shell {
                     uid: run.uid.to_owned(),
                     name: run.name.to_owned(),
                     run_id: run.run_id.map(str::to_owned),
-                    since: show(Utc::now()),
+                    since: show(self.clock.now()),
                 });
                 Change::To(Box::new(FeatureSet { status: Some(status), ..set.clone() }))
             }
@@ -319,7 +318,8 @@ impl Shell {
         let (Some(jobs), Some(pods)) = (jobs, pods) else { return Err(Error::Conflict { what: "the namespace".to_owned() }) };
         let live = jobs.iter().filter(|found| !finished(found)).map(ResourceExt::name_any).find(|found| found != job);
         let of_others = |pod: &&Pod| pod.labels().get(JOB_NAME).is_none_or(|owner| owner != job);
-        let alive = pods.iter().filter(of_others).find(|pod| alive(pod, Utc::now())).map(ResourceExt::name_any);
+        let now = self.clock.now();
+        let alive = pods.iter().filter(of_others).find(|pod| alive(pod, now)).map(ResourceExt::name_any);
         match live.or(alive) {
             Some(name) => Err(Error::Busy { what: format!("{name} of feature set \"{}\" still lives", run.feature_set) }),
             None => Ok(()),

@@ -6,7 +6,6 @@ use backfill_core::api::FeatureSetBackfill;
 use backfill_core::condition::{ConditionType, Reason};
 use backfill_core::plan::run::Run;
 use backfill_core::plan::{Announcement, Effect, Plan, Rival, created, plan};
-use chrono::Utc;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::ObjectRef;
@@ -36,7 +35,7 @@ pub async fn reconcile(backfill: Arc<FeatureSetBackfill>, shell: Arc<Shell>) -> 
 
 async fn once(backfill: &Arc<FeatureSetBackfill>, shell: &Shell) -> Result<Action, Error> {
     let facts = shell.observe(backfill).await?;
-    let plan = plan(&facts.view(shell), Utc::now());
+    let plan = plan(&facts.view(shell), shell.clock.now());
     shell.waits(&facts, &plan);
     let backfill = Arc::clone(&facts.backfill);
     shell.perform(&backfill, &plan).await?;

@@ -1,6 +1,7 @@
 //! The process: leadership, watches, controllers, and their end.
 
 use crate::caches::{self, Caches, ClusterCaches, Scope, Written, events, follow};
+use crate::clock::Clock;
 use crate::index::Index;
 use crate::reconcile::{again, reconcile};
 use crate::server::Probes;
@@ -51,6 +52,8 @@ pub struct Options {
     pub templates: Option<PathBuf>,
     /// What goes into Jobs.
     pub settings: Settings,
+    /// The API server's clock, to which the client listens.
+    pub clock: Arc<Clock>,
 }
 
 /// Runs until `shutdown` says so. Losing the lease is an error: the process must not go on.
@@ -210,6 +213,7 @@ fn watch_scope(
     };
     let shell = Arc::new(Shell {
         client: client.clone(),
+        clock: Arc::clone(&options.clock),
         caches: Arc::new(caches),
         cluster: Arc::clone(cluster),
         settings: options.settings.clone(),

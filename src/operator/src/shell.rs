@@ -1,6 +1,7 @@
 //! Everything that reconciling needs, and the errors of talking to the API server.
 
 use crate::caches::{Caches, ClusterCaches};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use backfill_core::api::{FeatureSetBackfill, Mode};
 use backfill_core::plan::Settings;
@@ -25,6 +26,8 @@ pub const REPORTER: &str = "backfill-operator";
 pub struct Shell {
     /// The API server.
     pub client: Client,
+    /// The API server's clock.
+    pub clock: Arc<Clock>,
     /// What is known of the scope.
     pub caches: Arc<Caches>,
     /// What is known of the cluster.
