@@ -20,8 +20,8 @@ use tokio::net::TcpListener;
 /// The page. It asks for nothing but `data.json`.
 const PAGE: &str = include_str!("dashboard/page.html");
 
-/// Where a snapshot stands in the page.
-const SNAPSHOT: &str = r#"id="snapshot">"#;
+/// What stands before a snapshot in the page.
+const SNAPSHOT: &str = r#"id="snapshot" nonce="NONCE">"#;
 
 /// What stands for a random value in the page.
 const NONCE: &str = "NONCE";
@@ -73,14 +73,16 @@ async fn snapshot(place: &Place) -> Result<String> {
 fn write(path: &Path, snapshot: &str) -> Result<Exit> {
     // Within a script element, only `<` could end it.
     let data = snapshot.replace('<', "\\u003c");
-    let page = page(&nonce()).replacen(SNAPSHOT, &format!("{SNAPSHOT}{data}"), 1);
+    let nonce = nonce();
+    let (before, after) = PAGE.split_once(SNAPSHOT).unwrap_or((PAGE, ""));
+    let page = [&fill(before, &nonce), &fill(SNAPSHOT, &nonce), data.as_str(), &fill(after, &nonce)].concat();
     std::fs::write(path, page).map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
     eprintln!("Wrote {}.", path.display());
     Ok(Exit::Ok)
 }
 
-fn page(nonce: &str) -> String {
-    PAGE.replace(NONCE, nonce)
+fn fill(part: &str, nonce: &str) -> String {
+    part.replace(NONCE, nonce)
 }
 
 fn nonce() -> String {
@@ -130,7 +132,7 @@ async fn index() -> Response {
         (header::REFERRER_POLICY, "no-referrer".to_owned()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
-    (headers, page(&nonce)).into_response()
+    (headers, fill(PAGE, &nonce)).into_response()
 }
 
 async fn data(State(served): State<Arc<Served>>) -> Response {

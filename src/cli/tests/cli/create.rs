@@ -2,10 +2,15 @@
 
 use crate::world::{set, test};
 use anyhow::{Context, Result};
-use backfill_core::api::Mode;
+use backfill_core::api::{FeatureSetBackfill, Mode};
+use backfill_e2e::proxy::{Asked, Cut, Server};
+use backfill_e2e::{Proxy, Who};
+use hyper::Method;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
 fn the_documented_command_creates_the_resource_and_says_how_to_follow_it() -> Result<()> {
@@ -180,6 +185,38 @@ fn a_name_that_is_taken_is_good_only_for_the_same_backfill() -> Result<()> {
         assert!(name.starts_with("fix-") && name.len() == 9, "{name}");
         Ok(())
     })
+}
+
+#[test]
+fn a_reply_that_is_lost_does_not_make_a_second_backfill() -> Result<()> {
+    test(async |mut world| {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let proxy = Proxy::start(world.shared.cluster.client(), move |asked: Asked, server: Server| {
+            let count = Arc::clone(&count);
+            async move {
+                let creates =
+                    asked.method == Method::POST && asked.kind() == "featuresetbackfills" && !asked.target.contains("dryRun");
+                if creates && count.fetch_add(1, Ordering::Relaxed) == 0 {
+                    server.forward_wholly(&asked).await?;
+                    return Err(Cut);
+                }
+                Ok(server.forward(&asked).await?)
+            }
+        })
+        .await?;
+        world.kubeconfig = world.shared.cluster.kubeconfig_of(&Who::Admin, Some(proxy.url())).await?;
+        let what = ["backfill", "--feature-set", "user-clicks", "--start-time", "2024-05-01", "--suspend", "--yes"];
+        let ended = world.features(&what).await?.with(0)?;
+        let found = world.backfills().list(&ListParams::default()).await?.items;
+        assert!(found.len() == 1 && ended.stdout == format!("{} created\n", reference(&found[0])), "{ended:?} {}", found.len());
+        assert_eq!(sent.load(Ordering::Relaxed), 2, "it was sent again");
+        Ok(())
+    })
+}
+
+fn reference(backfill: &FeatureSetBackfill) -> String {
+    format!("featuresetbackfill.featureset.dev/{}", backfill.name_any())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod changes;
 mod connection;
 mod create;
+mod dashboard;
 mod follow;
 mod logs;
 mod lookup;

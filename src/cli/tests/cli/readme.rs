@@ -38,7 +38,13 @@ fn the_commands_of_the_readme_do_what_they_say() -> Result<()> {
         )?;
         world.variables = vec![("PATH".to_owned(), path.to_string_lossy().into_owned())];
         for command in commands()? {
-            let output = world.command("sh").current_dir(world.shared.cluster.folder()).args(["-c", &command]).output().await.context(command.clone())?;
+            let output = world
+                .command("sh")
+                .current_dir(world.shared.cluster.folder())
+                .args(["-c", &command])
+                .output()
+                .await
+                .context(command.clone())?;
             let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             ensure!(output.status.success(), "{command}\n{said}");
         }
