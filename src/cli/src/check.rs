@@ -10,7 +10,7 @@ use chrono::{TimeDelta, Utc};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ListParams, PostParams};
-use kube::{Api, Resource};
+use kube::{Api, Resource, ResourceExt};
 
 /// The first version of Kubernetes with `successPolicy` of Jobs.
 const KUBERNETES_MIN: (u32, u32) = (1, 33);
@@ -105,10 +105,20 @@ async fn operator(cluster: &Cluster) -> Found {
         Ok(leases) => leases.items,
         Err(_) => return Found::Unknown("operator: you may not read leases, so it cannot be seen".to_owned()),
     };
-    let renewed = leases.iter().filter_map(|lease| lease.spec.as_ref()?.renew_time.as_ref()).map(|time| time.0.as_second()).max();
-    let hint = "look at its log: kubectl logs -A -l app.kubernetes.io/name=backfill-operator";
-    let Some(renewed) = renewed else { return bad("operator: no lease of one is there", "install the chart backfill-operator") };
-    let ago = Utc::now().timestamp() - renewed;
+    let now = Utc::now().timestamp();
+    let since = |lease: &Lease| Some(now - lease.spec.as_ref()?.renew_time.as_ref()?.0.as_second());
+    let fresh: Vec<String> = leases
+        .iter()
+        .filter(|lease| since(lease).is_some_and(|ago| ago <= LEASE_OLD.num_seconds()))
+        .filter_map(ResourceExt::namespace)
+        .collect();
+    if fresh.len() > 1 {
+        let what = format!("operator: several installations are at work, in {}", fresh.join(", "));
+        return bad(what, "keep one, or give each its own namespaces (--watch-namespaces)");
+    }
+    let renewed = leases.iter().filter_map(since).min();
+    let hint = "see its log: kubectl logs -A -l app.kubernetes.io/name=backfill-operator";
+    let Some(ago) = renewed else { return bad("operator: no lease of one is there", "install the chart backfill-operator") };
     if ago > LEASE_OLD.num_seconds() {
         return bad(format!("operator: its lease was renewed {ago} s ago"), hint);
     }

@@ -3,7 +3,7 @@
 use crate::print::{number, phase};
 use backfill_core::api::FeatureSetBackfill;
 use backfill_core::condition::{Condition, ConditionType, Reason, is_true};
-use backfill_core::contract::{OfflineReport, OnlineReport, Progress, Step};
+use backfill_core::contract::{OfflineReport, OnlineReport, Progress, Step, Stores};
 use kube::ResourceExt;
 
 /// One store's part of a backfill.
@@ -65,6 +65,15 @@ pub fn message(backfill: &FeatureSetBackfill) -> Option<&str> {
     let conditions = &backfill.status.as_ref()?.conditions;
     let ready = conditions.iter().find(|condition| condition.kind == ConditionType::Ready)?;
     Some(ready.message.as_str()).filter(|message| !message.is_empty())
+}
+
+/// Which stores are replaced.
+pub const fn stores(stores: Stores) -> &'static str {
+    match stores {
+        Stores::Both => "offline and online",
+        Stores::Offline => "offline",
+        Stores::Online => "online, from the offline table",
+    }
 }
 
 /// What was replaced offline.

@@ -2,9 +2,10 @@
 
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Result};
+use crate::lane::stores;
 use crate::print::sizes;
 use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore};
-use backfill_core::contract::{Scope, Stores};
+use backfill_core::contract::Scope;
 use backfill_core::request::{Input, Rejection, Request, Resolution, resolve};
 use backfill_core::time::{Interval, show};
 use backfill_core::window;
@@ -112,14 +113,6 @@ fn scope(scope: &Scope) -> String {
 
 fn span(interval: Interval) -> String {
     format!("{} <= t < {}", show(interval.start()), show(interval.stop()))
-}
-
-const fn stores(stores: Stores) -> &'static str {
-    match stores {
-        Stores::Both => "offline and online",
-        Stores::Offline => "offline",
-        Stores::Online => "online, from the offline table",
-    }
 }
 
 /// The windows: all when they are few, else the first two and the last two.

@@ -8,7 +8,7 @@ use crate::print::{self, age, phase, status_word, time};
 use crate::{environment, find};
 use backfill_core::api::{Attempt, FeatureSetBackfill, FeatureSetBackfillStatus, Mode};
 use backfill_core::condition::{ConditionType, is_true};
-use backfill_core::contract::{Proof, Stores, Verdict};
+use backfill_core::contract::{Proof, Verdict};
 use backfill_core::plan::rests;
 use chrono::{DateTime, Utc};
 use kube::ResourceExt;
@@ -86,12 +86,7 @@ fn done(status: &FeatureSetBackfillStatus) -> Vec<(&'static str, String)> {
         if let Some(span) = &resolved.interval {
             lines.push(("boundaries", format!("{} <= t < {}", span.start, span.stop)));
         }
-        let stores = match resolved.stores {
-            Stores::Both => "offline and online",
-            Stores::Offline => "offline",
-            Stores::Online => "online, from the offline table",
-        };
-        lines.push(("stores", stores.to_owned()));
+        lines.push(("stores", lane::stores(resolved.stores).to_owned()));
         lines.push(("template", resolved.cluster_template.clone()));
         lines.extend(resolved.warnings.iter().map(|notice| ("warning", notice.message.clone())));
     }

@@ -5,7 +5,7 @@
 
 use super::rest::stop;
 use super::seen::{Activity, Standing};
-use super::{LOOK_SOON, Plan, Situation};
+use super::{LOOK_SOON, Plan, Situation, message};
 use crate::api::{Broken, Held};
 use crate::condition::{Ending, Moment, Reason};
 use crate::contract::{Outcome, Report, Step};
@@ -177,7 +177,11 @@ impl Situation<'_> {
 
     pub(super) fn broke_off(mut self, broken: Broken) -> Plan {
         self.end_attempts(broken.reason);
-        let Broken { reason, message, .. } = broken;
+        let Broken { reason, mut message, .. } = broken;
+        // Of what could not be settled nobody knows.
+        if reason != Reason::Abandoned {
+            message += message::replaced(&self.status, self.stores());
+        }
         let ending = match self.offline_done() || !self.stores().offline() {
             true => Ending::OnlineFailed { reason, message },
             false => Ending::OfflineFailed { reason, message },

@@ -2,7 +2,7 @@
 
 use crate::api::{FeatureSetBackfillStatus, LedgerEntry, Resolved};
 use crate::condition::{Condition, ConditionType, Reason, is_true};
-use crate::contract::{Notice, Scope, cut};
+use crate::contract::{Notice, Scope, Stores, cut};
 use crate::plan::steps::span;
 use crate::request::Request;
 use crate::time::show;
@@ -102,6 +102,16 @@ pub fn success(status: &FeatureSetBackfillStatus) -> String {
         .map(|report| format!("{} entities updated and {} removed online", report.entities_updated, report.entities_removed));
     let parts: Vec<String> = offline.into_iter().chain(online).collect();
     if parts.is_empty() { "done".to_owned() } else { parts.join("; ") }
+}
+
+/// What a run that did not come to its end has replaced.
+pub fn replaced(status: &FeatureSetBackfillStatus, stores: Stores) -> &'static str {
+    match (stores.offline(), is_true(&status.conditions, ConditionType::OfflineReplaced), stores.online()) {
+        (true, true, true) => "; the offline table holds the new rows, the online store was not brought in line with it",
+        (true, true, false) => "; the offline table holds the new rows",
+        (true, false, _) => "; nothing was replaced",
+        (false, _, _) => "; the online store was not brought in line",
+    }
 }
 
 /// What publishing would do.

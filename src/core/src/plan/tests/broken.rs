@@ -300,7 +300,10 @@ fn a_failed_offline_step_is_settled_then_fails_and_frees_the_feature_set() {
     assert_eq!(cluster.slots().len(), 1, "settling raises the fence, which only the holder may");
     cluster.reports("fix", settled(None));
     cluster.rest("fix");
-    assert_eq!((cluster.stands("fix"), cluster.message("fix")), (("failed", Reason::ShrinkGuard), "because"));
+    assert_eq!(
+        (cluster.stands("fix"), cluster.message("fix")),
+        (("failed", Reason::ShrinkGuard), "because; nothing was replaced")
+    );
     assert_eq!(cluster.stores_say("fix"), ["False ShrinkGuard", "False ShrinkGuard"]);
     assert_eq!(cluster.status("fix").broken, None);
     cluster.nothing_is_held();
@@ -399,7 +402,10 @@ fn the_deadline_ends_a_run_and_says_how_long_it_was() {
     cluster.reports("fix", settled(None));
     cluster.rest("fix");
     assert_eq!(cluster.stands("fix"), ("failed", Reason::DeadlineExceeded));
-    assert_eq!(cluster.message("fix"), "the backfill has held the feature set for 3601 s; its deadline is 3600 s");
+    assert_eq!(
+        cluster.message("fix"),
+        "the backfill has held the feature set for 3601 s; its deadline is 3600 s; nothing was replaced"
+    );
 }
 
 #[test]
