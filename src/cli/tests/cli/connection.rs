@@ -1,11 +1,12 @@
 //! kubectl's flags: which cluster, who, and where.
 
 use crate::world::{PROGRAM, World, test};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use backfill_e2e::Who;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use std::path::Path;
 
 async fn run(world: &World, arguments: &[&str]) -> Result<(Option<i32>, String)> {
     let output = world.command(PROGRAM).args(arguments).output().await?;
@@ -121,6 +122,23 @@ fn kubectl_finds_the_plugin_and_completes_it() -> Result<()> {
         world.may("may", &["--suspend"]).await?.with(0)?;
         let names = run(&world, &["__complete", "--namespace", world.name(), "backfill", "watch", ""]).await?;
         assert_eq!(names.1, "may\n@latest\n:4\n");
+        Ok(())
+    })
+}
+
+#[test]
+fn kubectl_itself_asks_for_completions() -> Result<()> {
+    test(async |mut world| {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/krew");
+        let kubectl = backfill_e2e::tool("kubectl")?;
+        let folders =
+            [shipped.as_path(), Path::new(PROGRAM).parent().context("a folder")?, kubectl.parent().context("a folder")?];
+        let path = std::env::join_paths(folders.into_iter().chain([Path::new("/usr/bin"), Path::new("/bin")]))?;
+        world.variables = vec![("PATH".to_owned(), path.to_string_lossy().into_owned())];
+        let asked = ["__complete", "features", "backfill", "-n", world.name(), "--feature-set", ""];
+        let output = world.command(&kubectl).args(asked).output().await?;
+        let said = String::from_utf8(output.stdout)?;
+        assert!(said.starts_with("user-clicks\n:4"), "{said}{}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     })
 }
