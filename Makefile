@@ -17,10 +17,12 @@ endif
 # A virtual environment per list of pinned packages; another list is another folder.
 venv = $(CACHE)/venv-$(shell cksum < $(1) | cut -d ' ' -f 1)
 TEST_REQUIREMENTS := src/worker/tests/python/requirements.txt
+BROWSER_REQUIREMENTS := src/cli/tests/dashboard/requirements.txt
 DATA_REQUIREMENTS := $(QUICKSTART)/data/requirements.txt
 BENCH_REQUIREMENTS := benches/requirements.txt
 SPARK_REQUIREMENTS := benches/requirements-spark.txt
 TEST_VENV := $(call venv,$(TEST_REQUIREMENTS))
+BROWSER_VENV := $(call venv,$(BROWSER_REQUIREMENTS))
 DATA_VENV := $(call venv,$(DATA_REQUIREMENTS))
 BENCH_VENV := $(call venv,$(BENCH_REQUIREMENTS))
 SPARK_VENV := $(call venv,$(SPARK_REQUIREMENTS))
@@ -57,11 +59,11 @@ quickstart: compiler ## Fills two feature sets from real data, corrects a part o
 	cargo run --package backfill-worker -- local -f $(QUICKSTART) --state $(STATE)
 
 .PHONY: test
-test: compiler redis faketime $(TEST_VENV)/ready ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
+test: compiler redis faketime chromium $(TEST_VENV)/ready $(BROWSER_VENV)/ready ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
 	src/e2e/tools/build
 	BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test $(DATA_PLANE) --features backfill-worker/failpoints
 	cargo build $(CONTROL_PLANE)
-	cargo test $(CONTROL_PLANE) -- --test-threads=8
+	BACKFILL_BROWSER_PYTHON=$(BROWSER_VENV)/bin/python cargo test $(CONTROL_PLANE) -- --test-threads=8
 
 .PHONY: lint
 lint: compiler ## Checks format, lints, and that the core depends on no client, runtime or data crate.
@@ -108,8 +110,9 @@ bench-online: compiler redis $(BENCH_VENV)/ready $(TEST_VENV)/ready ## Measures 
 .PHONY: bench-operator
 bench-operator: compiler ## Measures thousands of backfills on a real control plane with played pods; keeps the result too.
 	src/e2e/tools/build
-	cargo build --release $(CONTROL_PLANE)
-	cargo bench --package backfill-operator --package backfill-e2e --bench operator -- $(BENCH)
+	cargo build --release --package backfill-operator --package backfill-e2e
+	$(PYTHON) benches/operator.py $(BENCH) --bench "$$(cargo bench --package backfill-operator --package backfill-e2e \
+	  --bench operator --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*\/operator-[^"]*\)".*/\1/p')"
 
 .PHONY: clean
 clean: ## Removes the state that the quickstart left.
@@ -123,6 +126,10 @@ compiler:
 redis:
 	$(call require,command -v redis-server,redis-server)
 
+.PHONY: chromium
+chromium:
+	$(call require,command -v chromium,chromium)
+
 .PHONY: faketime
 faketime:
 	$(call require,command -v faketime,faketime)
@@ -132,6 +139,7 @@ python:
 	$(call require,$(PYTHON) -c 'import ensurepip',python3-venv)
 
 $(TEST_VENV)/ready: packages = --requirement $(TEST_REQUIREMENTS)
+$(BROWSER_VENV)/ready: packages = --requirement $(BROWSER_REQUIREMENTS)
 $(DATA_VENV)/ready: packages = --no-deps --requirement $(DATA_REQUIREMENTS)
 $(BENCH_VENV)/ready: packages = --requirement $(BENCH_REQUIREMENTS)
 $(SPARK_VENV)/ready: packages = --requirement $(SPARK_REQUIREMENTS)
