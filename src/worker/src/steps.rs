@@ -72,6 +72,7 @@ async fn try_online(cx: &Context, attempt: &Order) -> Result<Report> {
     let (finished, notices) = online::run(cx, &order, input).await?;
     let (outcome, online) = match finished {
         Finished::All(online) | Finished::Share(online) => (Outcome::Done, Some(online)),
+        Finished::Before(online) if pin.is_of(attempt) => (Outcome::Done, online),
         Finished::Before(online) => (Outcome::AlreadyApplied { definition_changed: false }, online),
     };
     Ok(Report { scope: Some(pin.scope()), online, warnings: notices, ..report(attempt, outcome) })

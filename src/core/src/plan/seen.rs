@@ -6,7 +6,7 @@ use crate::condition::Reason;
 use crate::contract::{Notice, OnlineReport, Outcome, Report, Step};
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 /// How long a pod may take to end after it was told to. Then its node is taken for lost: the fence keeps it from writing.
@@ -191,8 +191,20 @@ pub fn alive(pod: &Pod, now: DateTime<Utc>) -> bool {
     !lost && !matches!(phase(pod), "Succeeded" | "Failed")
 }
 
+/// Whether a pod may have worked. A kubelet calls a pod that is deleted before its containers were made failed, too; of those that
+/// were made something remains: an id, a start, or a last state.
 fn has_begun(pod: &Pod) -> bool {
-    matches!(phase(pod), "Running" | "Succeeded" | "Failed")
+    let containers = || pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let was_made = |container: &ContainerStatus| {
+        let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+        let before = container.last_state.as_ref().is_some_and(|state| state.terminated.is_some());
+        container.container_id.is_some() || before || ended.is_none_or(|ended| ended.started_at.is_some())
+    };
+    match phase(pod) {
+        "Running" | "Succeeded" => true,
+        "Failed" => containers().next().is_none() || containers().any(was_made),
+        _ => false,
+    }
 }
 
 /// Whether a Job makes no pods any more.

@@ -18,7 +18,7 @@ pub struct Act {
 /// How far a pod comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Play {
-    Unschedulable { message: String },
+    Unschedulable { message: String, ago: Duration },
     Waiting { reason: String, message: String },
     Running,
     Ends(Ending),
@@ -48,7 +48,7 @@ impl Act {
 
     /// It finds no node; `message` is the scheduler's.
     pub fn unschedulable(message: &str) -> Self {
-        Self::new(Play::Unschedulable { message: message.to_owned() })
+        Self::new(Play::Unschedulable { message: message.to_owned(), ago: Duration::ZERO })
     }
 
     /// Its container never starts, for instance because of `ImagePullBackOff`.
@@ -89,6 +89,14 @@ impl Act {
     /// The node evicts it: `DisruptionTarget`, phase `Failed`.
     pub fn evicted() -> Self {
         Self::new(Play::Ends(Ending::Evicted))
+    }
+
+    /// The same, as if that had begun so long ago. Only waiting for a node has a beginning that can be seen.
+    pub fn since(mut self, long_ago: Duration) -> Self {
+        if let Play::Unschedulable { ago, .. } = &mut self.play {
+            *ago = long_ago;
+        }
+        self
     }
 
     /// The same, so long after its container has started.

@@ -10,7 +10,7 @@ mod status;
 mod tables;
 
 pub use act::{Act, Rule, Script};
-pub use report::{done_report, order_of, step_of};
+pub use report::{done_report, index_of, order_of, step_of};
 pub use tables::{Run, Tables, overlapping};
 
 use anyhow::{Context, Result};

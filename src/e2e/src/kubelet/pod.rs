@@ -112,7 +112,9 @@ impl Player {
             play => play,
         };
         match &play {
-            Play::Unschedulable { message } if !self.bound => self.show(&play, status::unschedulable(message)).await?,
+            Play::Unschedulable { message, ago } if !self.bound => {
+                self.show(&play, status::unschedulable(message, Utc::now() - *ago)).await?;
+            }
             Play::Unschedulable { .. } => {}
             Play::Waiting { reason, message } => {
                 self.bind().await?;
@@ -190,7 +192,12 @@ impl Player {
     /// The pod was deleted: its container ends, and the deletion is confirmed.
     async fn terminate(&mut self, pod: &Pod, ended: bool) -> Result<()> {
         if !ended {
-            self.end.get_or_insert_with(|| End::exit(TERMINATED, String::new()));
+            let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+            let end = match running || self.started.is_some() {
+                true => End::exit(TERMINATED, String::new()),
+                false => End::never_started(),
+            };
+            self.end.get_or_insert(end);
             self.write_end(pod).await?;
         }
         let preconditions = Some(Preconditions { uid: self.uid.clone(), resource_version: None });
@@ -203,7 +210,7 @@ impl Player {
     async fn write_end(&mut self, pod: &Pod) -> Result<()> {
         // The container is gone before anybody hears of it.
         self.close();
-        let since = self.started.as_ref().map_or_else(Utc::now, |started| started.since);
+        let since = self.started.as_ref().map(|started| started.since);
         match &self.end {
             Some(end) => self.write(status::ended(pod, since, end)).await,
             None => Ok(()),

@@ -25,6 +25,12 @@ impl End {
         Self { reason: "OOMKilled", ..Self::exit(137, String::new()) }
     }
 
+    /// Deleted before it started: the kubelet makes no difference to one that it has lost.
+    pub fn never_started() -> Self {
+        let message = "The container could not be located when the pod was terminated";
+        Self { reason: "ContainerStatusUnknown", ..Self::exit(137, message.to_owned()) }
+    }
+
     /// Removed by the node.
     pub fn evicted() -> Self {
         Self { evicted: true, ..Self::exit(137, String::new()) }
@@ -32,8 +38,10 @@ impl End {
 }
 
 /// Not bound: the scheduler has found no node.
-pub fn unschedulable(message: &str) -> Value {
-    json!({"phase": "Pending", "conditions": [condition("PodScheduled", false, Some(("Unschedulable", message)))]})
+pub fn unschedulable(message: &str, since: DateTime<Utc>) -> Value {
+    let mut unplaced = condition("PodScheduled", false, Some(("Unschedulable", message)));
+    unplaced["lastTransitionTime"] = json!(show(since));
+    json!({"phase": "Pending", "conditions": [unplaced]})
 }
 
 /// Bound; the containers do not start.
@@ -53,20 +61,24 @@ pub fn running(pod: &Pod, since: DateTime<Utc>) -> Value {
     json!({
         "phase": "Running", "startTime": show(since), "hostIP": "192.0.2.1", "podIP": "192.0.2.2", "podIPs": [{"ip": "192.0.2.2"}],
         "conditions": [condition("PodScheduled", true, None), condition("Initialized", true, None), condition("Ready", true, None)],
-        "containerStatuses": containers(pod, &state, true),
+        "containerStatuses": made(containers(pod, &state, true)),
     })
 }
 
-/// The containers have ended, and with them the pod.
-pub fn ended(pod: &Pod, since: DateTime<Utc>, end: &End) -> Value {
-    let state = json!({"terminated": {
-        "exitCode": end.code, "reason": end.reason, "message": end.message, "startedAt": show(since), "finishedAt": show(Utc::now()),
-    }});
+/// The containers have ended, and with them the pod. `since` is when they started, if they did.
+pub fn ended(pod: &Pod, since: Option<DateTime<Utc>>, end: &End) -> Value {
+    let mut ended = json!({"exitCode": end.code, "reason": end.reason, "message": end.message});
+    if let Some(since) = since {
+        (ended["startedAt"], ended["finishedAt"]) = (json!(show(since)), json!(show(Utc::now())));
+    }
+    let state = json!({"terminated": ended});
+    let containers = containers(pod, &state, false);
+    let containers = if since.is_some() { made(containers) } else { containers };
     let unready = if end.code == 0 { ("PodCompleted", "") } else { ("PodFailed", "") };
     let mut conditions = vec![condition("PodScheduled", true, None), condition("Ready", false, Some(unready))];
     let mut status = json!({
-        "phase": if end.code == 0 { "Succeeded" } else { "Failed" }, "startTime": show(since),
-        "containerStatuses": containers(pod, &state, false),
+        "phase": if end.code == 0 { "Succeeded" } else { "Failed" }, "startTime": show(since.unwrap_or_else(Utc::now)),
+        "containerStatuses": containers,
     });
     if end.evicted {
         let message = "The node was low on resource: memory.";
@@ -92,6 +104,14 @@ fn containers(pod: &Pod, state: &Value, ready: bool) -> Vec<Value> {
     };
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     containers.map(|container| status(&container.name, container.image.as_deref())).collect()
+}
+
+/// Containers that the runtime has made have an id, which is never taken back.
+fn made(mut containers: Vec<Value>) -> Vec<Value> {
+    for (number, container) in containers.iter_mut().enumerate() {
+        container["containerID"] = json!(format!("played://{number}"));
+    }
+    containers
 }
 
 fn show(time: DateTime<Utc>) -> String {

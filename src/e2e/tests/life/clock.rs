@@ -40,7 +40,8 @@ fn a_clock_that_is_wrong_by_an_hour_changes_nothing() -> Result<()> {
                 (Api::namespaced(cluster.client(), "default"), Api::namespaced(cluster.client(), "default"));
             let rule = kubelet.script().set(|_| true, Act::run().hanging());
             cluster.apply(&manifest("FeatureSetBackfill", "first", of_may(json!({}))).to_string()).await?;
-            let first = until(&backfills, "first", in_phase("Running")).await?.and_then(|first| first.status).context("a status")?;
+            let first =
+                until(&backfills, "first", in_phase("Running")).await?.and_then(|first| first.status).context("a status")?;
             assert!(near(&first.resolved.context("pinned")?.now)?, "{offset}");
             assert!(near(&first.held.and_then(|held| held.since).context("held")?)?, "{offset}");
             cluster.apply(&manifest("FeatureSetBackfill", "second", of_may(json!({}))).to_string()).await?;

@@ -3,8 +3,14 @@
 use crate::world::{TABLE, test};
 use anyhow::{Context, Result};
 use backfill_core::condition::ConditionType::{Accepted, Complete, Failed, OfflineReplaced, OnlineReplaced, Ready, Reconciling};
+use backfill_core::contract::{Order, Scope};
+use backfill_core::plan::run::label;
+use backfill_core::time::show;
 use backfill_e2e::{Act, eventually};
+use chrono::{SubsecRound, Utc};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
 
 #[test]
@@ -177,6 +183,31 @@ fn a_stop_in_the_future_is_rounded_down_and_said() -> Result<()> {
         assert_eq!(seen.reason(Accepted), "StopClamped");
         let resolved = seen.0.status.context("a status")?.resolved.context("pinned")?;
         assert_eq!(resolved.interval.context("an interval")?.stop, resolved.now);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_backfill_without_a_stop_keeps_the_one_with_which_it_began() -> Result<()> {
+    test(async |world| {
+        let rule = world.pods("offline", Act::run());
+        world.backfill("may", json!({ "startTime": "2024-05-01" })).await?;
+        let seen = world.phase("may", "Running").await?;
+        let began = seen.0.status.context("a status")?.resolved.context("pinned")?.now;
+        world.patch("may", json!({ "suspend": true })).await?;
+        world.released("clicks").await?;
+        eventually("another second", async || Ok((show(Utc::now().trunc_subsecs(0)) > began).then_some(()))).await?;
+        rule.remove();
+        world.patch("may", json!({ "suspend": false })).await?;
+        world.phase("may", "Complete").await?;
+        let is_offline = ListParams::default().labels(&format!("{}=offline", label::STEP));
+        let maps = world.namespace.api::<ConfigMap>().list(&is_offline).await?.items;
+        let json = |map: &ConfigMap| map.data.as_ref().and_then(|data| data.get("order.json").cloned()).context("an order");
+        let orders = maps.iter().map(|map| Ok(Order::read(&json(map)?)?)).collect::<Result<Vec<_>>>()?;
+        let [one, two] = orders.as_slice() else { panic!("two orders: {orders:?}") };
+        assert_eq!((one.attempt + two.attempt, &one.scope), (3, &two.scope));
+        let Scope::Interval { interval } = one.scope else { panic!("an interval: {:?}", one.scope) };
+        assert_eq!(show(interval.stop()), began);
         Ok(())
     })
 }

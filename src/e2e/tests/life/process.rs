@@ -1,14 +1,25 @@
 //! The operator as a process: replicas, restarts, probes, what it may not do.
 
-use crate::world::{TABLE, test};
+use crate::world::{Seen, TABLE, manifest, of_may, store_spec, test};
 use anyhow::{Context, Result};
 use backfill_core::api::{ClusterTemplate, FeatureSetBackfill};
-use backfill_e2e::{Act, Cluster, Kubelet, Operator, OperatorOptions, eventually};
+use backfill_core::condition::ConditionType::Complete;
+use backfill_core::contract::Step;
+use backfill_core::plan::finished;
+use backfill_e2e::kubelet::{Run, overlapping};
+use backfill_e2e::proxy::{Asked, Cut, Reply, Server, events, watched};
+use backfill_e2e::{Act, Cluster, Kubelet, Operator, OperatorOptions, Proxy, Who, eventually, until};
+use futures::StreamExt;
+use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// A cluster of its own with a store, a feature set and a template, in the namespace `default`.
-async fn cluster() -> Result<(Cluster, Kubelet)> {
+pub async fn cluster() -> Result<(Cluster, Kubelet)> {
     let cluster = Cluster::start().await?;
     let kubelet = Kubelet::start(cluster.client()).await?;
     let store = json!({ "offline": { "uri": "s3://bucket/tables", "credentialsSecret": "s3" } });
@@ -18,17 +29,22 @@ async fn cluster() -> Result<(Cluster, Kubelet)> {
         ("FeatureSet", "clicks", crate::world::set_spec()),
         ("ClusterTemplate", "small", template),
     ] {
-        cluster.apply(&crate::world::manifest(kind, name, spec).to_string()).await?;
+        cluster.apply(&manifest(kind, name, spec).to_string()).await?;
     }
     Ok((cluster, kubelet))
 }
 
 async fn completes(cluster: &Cluster, name: &str) -> Result<()> {
-    let spec = crate::world::of_may(json!({}));
-    cluster.apply(&crate::world::manifest("FeatureSetBackfill", name, spec).to_string()).await?;
+    let spec = of_may(json!({}));
+    cluster.apply(&manifest("FeatureSetBackfill", name, spec).to_string()).await?;
     let waited = cluster.kubectl(&["wait", "--for=condition=Complete", "--timeout=60s", &format!("fsb/{name}")]).await?;
     anyhow::ensure!(waited.success, "{}{}", waited.stdout, waited.stderr);
     Ok(())
+}
+
+/// Whether a backfill shows this phase.
+pub fn in_phase(phase: &str) -> impl Fn(Option<&FeatureSetBackfill>) -> bool {
+    move |backfill| backfill.and_then(|backfill| backfill.status.as_ref()?.phase.as_deref()) == Some(phase)
 }
 
 #[test]
@@ -58,7 +74,7 @@ fn a_restarted_operator_goes_on_where_the_last_one_was() -> Result<()> {
         let (cluster, kubelet) = cluster().await?;
         let rule = kubelet.script().set(|_| true, Act::run());
         let mut first = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
-        cluster.apply(&crate::world::manifest("FeatureSetBackfill", "may", crate::world::of_may(json!({}))).to_string()).await?;
+        cluster.apply(&manifest("FeatureSetBackfill", "may", of_may(json!({}))).to_string()).await?;
         let api: Api<FeatureSetBackfill> = Api::default_namespaced(cluster.client());
         eventually("it to run", async || {
             Ok(api.get("may").await?.status.and_then(|status| status.phase).filter(|phase| phase == "Running"))
@@ -76,6 +92,109 @@ fn a_restarted_operator_goes_on_where_the_last_one_was() -> Result<()> {
     })
 }
 
+/// How often something was published.
+fn publishes(kubelet: &Kubelet) -> usize {
+    kubelet.tables().runs("default").iter().filter(|run| run.published).count()
+}
+
+#[test]
+fn a_job_that_was_deleted_before_its_end_was_read_does_not_spoil_the_success() -> Result<()> {
+    test(async |_| {
+        let (cluster, kubelet) = cluster().await?;
+        cluster.apply(&manifest("FeatureStore", "default", store_spec()).to_string()).await?;
+        let rule = kubelet.script().set(|_| true, Act::run());
+        let mut first = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
+        cluster.apply(&manifest("FeatureSetBackfill", "may", of_may(json!({}))).to_string()).await?;
+        let api: Api<FeatureSetBackfill> = Api::default_namespaced(cluster.client());
+        until(&api, "may", in_phase("Running")).await?;
+        first.kill();
+        rule.change(Act::obey());
+        let jobs: Api<Job> = Api::default_namespaced(cluster.client());
+        eventually("the Job to finish", async || Ok(jobs.list(&ListParams::default()).await?.iter().all(finished).then_some(())))
+            .await?;
+        assert_eq!(publishes(&kubelet), 1);
+        cluster.kubectl(&["delete", "job", "--cascade=background", "-l", "featureset.dev/step=offline"]).await?.ok()?;
+        let _second = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
+        let seen = Seen(until(&api, "may", in_phase("Complete")).await?.context("it was deleted")?);
+        assert_eq!((seen.reason(Complete), publishes(&kubelet)), ("Succeeded", 1));
+        let offline = kubelet.tables().runs("default").iter().filter(|run| run.step == Step::Offline).count();
+        assert_eq!(offline, 2, "another pod found out what the first had done");
+        Ok(())
+    })
+}
+
+/// An API server that is away whenever `away` says so.
+async fn or_cut(asked: Asked, server: Server, mut away: watch::Receiver<bool>) -> Result<Reply, Cut> {
+    if *away.borrow() {
+        return Err(Cut);
+    }
+    let reply = server.forward(&asked).await?;
+    Ok(match asked.watches() {
+        true => watched(events(reply).take_until(Box::pin(async move { drop(away.wait_for(|away| *away).await) }))),
+        false => reply,
+    })
+}
+
+#[test]
+fn an_api_server_that_is_away_for_a_while_finds_the_pods_done_and_the_operator_alive() -> Result<()> {
+    test(async |_| {
+        let (cluster, kubelet) = cluster().await?;
+        let (away, is_away) = watch::channel(false);
+        let proxy = Proxy::start(cluster.client(), move |asked, server| or_cut(asked, server, is_away.clone())).await?;
+        let kubeconfig = cluster.kubeconfig_of(&Who::Admin, Some(proxy.url())).await?;
+        let mut operator = Operator::start(&kubeconfig, &OperatorOptions::default())?;
+        let rule = kubelet.script().set(|_| true, Act::run());
+        cluster.apply(&manifest("FeatureSetBackfill", "may", of_may(json!({}))).to_string()).await?;
+        let api: Api<FeatureSetBackfill> = Api::default_namespaced(cluster.client());
+        until(&api, "may", in_phase("Running")).await?;
+        away.send_replace(true);
+        rule.change(Act::obey());
+        eventually("the pod to publish alone", async || Ok(kubelet.tables().version("default", TABLE))).await?;
+        // The length of the outage is what is tested: every watch has failed several times when it ends.
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        assert!(operator.get("/healthz").await?.starts_with("HTTP/1.0 200"), "starting it anew would not help");
+        let meanwhile = api.get("may").await?;
+        assert!(in_phase("Running")(Some(&meanwhile)), "nobody could tell: {meanwhile:#?}");
+        away.send_replace(false);
+        let waited = cluster.kubectl(&["wait", "--for=condition=Complete", "--timeout=90s", "fsb/may"]).await?;
+        assert!(waited.success, "{}{}", waited.stdout, waited.stderr);
+        operator.check()?;
+        assert_eq!(publishes(&kubelet), 1);
+        Ok(())
+    })
+}
+
+/// The most backfills of which pods lived at the same time.
+fn most_at_once(runs: &[Run]) -> usize {
+    let lives = |run: &&Run, at| run.started <= at && run.ended.is_none_or(|ended| at < ended);
+    let at_once = |at| runs.iter().filter(|run| lives(run, at)).map(|run| &run.backfill).collect::<HashSet<_>>().len();
+    runs.iter().map(|run| at_once(run.started)).max().unwrap_or(0)
+}
+
+#[test]
+fn two_operators_that_know_nothing_of_each_other_keep_to_the_slots_of_the_store() -> Result<()> {
+    test(async |_| {
+        let (cluster, kubelet) = cluster().await?;
+        let mut store = store_spec();
+        store["maxConcurrentBackfills"] = json!(2);
+        let mut manifests = vec![manifest("FeatureStore", "default", store)];
+        for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            manifests.push(manifest("FeatureSet", name, crate::world::set_spec()));
+            manifests.push(manifest("FeatureSetBackfill", name, of_may(json!({ "featureSet": name }))));
+        }
+        kubelet.script().set(|_| true, Act::obey().after(Duration::from_millis(300)));
+        let start = || Operator::start(cluster.kubeconfig(), &OperatorOptions::default());
+        let _operators = [start()?, start()?];
+        cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": manifests }).to_string()).await?;
+        let waited = cluster.kubectl(&["wait", "--for=condition=Complete", "--timeout=60s", "fsb", "--all"]).await?;
+        assert!(waited.success, "{}{}", waited.stdout, waited.stderr);
+        let runs = kubelet.tables().runs("default");
+        assert_eq!((most_at_once(&runs), publishes(&kubelet)), (2, 8));
+        assert!(overlapping(&runs).is_empty(), "{:#?}", overlapping(&runs));
+        Ok(())
+    })
+}
+
 #[test]
 fn an_operator_of_some_namespaces_leaves_the_others_alone() -> Result<()> {
     test(async |_| {
@@ -85,7 +204,7 @@ fn an_operator_of_some_namespaces_leaves_the_others_alone() -> Result<()> {
             cluster.kubeconfig(),
             &OperatorOptions { namespaces: vec!["default".to_owned()], ..OperatorOptions::default() },
         )?;
-        other.apply(&crate::world::manifest("FeatureSetBackfill", "may", crate::world::of_may(json!({}))).to_string()).await?;
+        other.apply(&manifest("FeatureSetBackfill", "may", of_may(json!({}))).to_string()).await?;
         completes(&cluster, "may").await?;
         let untouched = other.api::<FeatureSetBackfill>().get("may").await?;
         assert_eq!(untouched.status.context("the default")?.observed_generation, Some(-1));

@@ -1,10 +1,27 @@
 //! Whose turn it is, and what is missing.
 
-use crate::world::{set_spec, test};
+use crate::world::{World, manifest, of_may, set_spec, test};
 use anyhow::{Context, Result};
-use backfill_core::condition::ConditionType::{Accepted, Reconciling};
+use backfill_core::api::FeatureSetBackfill;
+use backfill_core::condition::ConditionType::{Accepted, Reconciling, Stalled};
+use backfill_core::time::show;
 use backfill_e2e::{Act, eventually};
+use chrono::{TimeDelta, Utc};
+use futures::future::try_join_all;
+use kube::ResourceExt;
 use serde_json::json;
+use std::collections::BTreeSet;
+
+/// As if the backfill had been refused for longer than is usual.
+async fn refused_long_ago(world: &World, name: &str) -> Result<()> {
+    let then = show(Utc::now() - TimeDelta::minutes(11));
+    world
+        .edit_status(name, |status| {
+            let accepted = status.conditions.iter_mut().filter(|condition| condition.kind == Accepted);
+            accepted.for_each(|condition| condition.last_transition_time.clone_from(&then));
+        })
+        .await
+}
 
 #[test]
 fn backfills_of_one_feature_set_run_in_the_order_of_their_creation() -> Result<()> {
@@ -78,14 +95,73 @@ fn a_manifest_that_arrives_before_what_it_names_goes_on_by_itself() -> Result<()
         let seen = world.reason("early", Accepted, "ClusterTemplateNotFound").await?;
         assert!(seen.message(Accepted).contains("small"), "the names that there are: {}", seen.message(Accepted));
         let template = format!("tiny{}", world.namespace.name());
-        let manifest =
-            crate::world::manifest("ClusterTemplate", &template, json!({ "engine": "DataFusion", "cores": 1, "memory": "1Gi" }));
+        let manifest = manifest("ClusterTemplate", &template, json!({ "engine": "DataFusion", "cores": 1, "memory": "1Gi" }));
         world.shared.cluster.apply(&manifest.to_string()).await?;
         world.delete("early").await?;
         world.gone("early").await?;
         world.backfill("early", json!({ "featureSet": "late", "clusterTemplate": template.to_uppercase() })).await?;
         let seen = world.phase("early", "Complete").await?;
         assert_eq!(seen.0.status.context("a status")?.resolved.context("pinned")?.cluster_template, template);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_feature_set_that_is_missing_for_ten_minutes_stalls_the_backfill_until_it_appears() -> Result<()> {
+    test(async |world| {
+        world.backfill("early", json!({ "featureSet": "late" })).await?;
+        world.reason("early", Accepted, "FeatureSetNotFound").await?;
+        refused_long_ago(&world, "early").await?;
+        let seen = world.phase("early", "Stalled").await?;
+        assert_eq!(seen.row(), "False – True False False");
+        assert_eq!((seen.reason(Stalled), seen.is(Accepted)), ("FeatureSetNotFound", false));
+        assert!(seen.message(Stalled).contains("no feature set \"late\""), "{}", seen.message(Stalled));
+        assert_eq!(world.kstatus(&seen).await?, "Failed");
+        world.feature_set("late").await?;
+        world.phase("early", "Complete").await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_cluster_template_that_is_missing_for_ten_minutes_stalls_the_backfill_until_it_appears() -> Result<()> {
+    test(async |world| {
+        let template = format!("late-{}", world.namespace.name());
+        world.backfill("early", json!({ "clusterTemplate": template })).await?;
+        world.reason("early", Accepted, "ClusterTemplateNotFound").await?;
+        refused_long_ago(&world, "early").await?;
+        let seen = world.phase("early", "Stalled").await?;
+        assert_eq!((seen.row().as_str(), seen.reason(Stalled)), ("False – True False False", "ClusterTemplateNotFound"));
+        let spec = json!({ "engine": "DataFusion", "cores": 1, "memory": "1Gi" });
+        world.shared.cluster.apply(&manifest("ClusterTemplate", &template, spec).to_string()).await?;
+        let seen = world.phase("early", "Complete").await?;
+        assert_eq!(seen.0.status.context("a status")?.resolved.context("pinned")?.cluster_template, template);
+        Ok(())
+    })
+}
+
+#[test]
+fn of_backfills_created_in_the_same_second_the_lower_uid_goes_first() -> Result<()> {
+    test(async |world| {
+        let (rule, _) = world.running("may").await?;
+        let create = async |name: &str| {
+            let spec = of_may(json!({ "startTime": "2024-07-01", "stopTime": "2024-08-01" }));
+            world.create::<FeatureSetBackfill>(manifest("FeatureSetBackfill", name, spec)).await
+        };
+        let created = try_join_all(["a", "b", "c", "d", "e"].map(create)).await?;
+        let mut turns: Vec<_> = created.iter().map(|one| (one.creation_timestamp(), one.uid(), one.name_any())).collect();
+        turns.sort();
+        let seconds: BTreeSet<_> = turns.iter().map(|(second, ..)| second).collect();
+        assert!(seconds.len() < turns.len(), "five that are created at once share a second: {turns:?}");
+        for (.., name) in &turns {
+            world.phase(name, "Queued").await?;
+        }
+        rule.change(Act::obey());
+        for (.., name) in &turns {
+            world.phase(name, "Complete").await?;
+        }
+        let order: Vec<String> = world.runs().into_iter().filter(|run| run.published).map(|run| run.backfill).collect();
+        assert_eq!(order[1..], turns.into_iter().map(|(.., name)| name).collect::<Vec<_>>());
         Ok(())
     })
 }

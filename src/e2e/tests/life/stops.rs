@@ -2,9 +2,15 @@
 
 use crate::world::{TABLE, World, test};
 use anyhow::{Context, Result};
-use backfill_core::condition::ConditionType::{Complete, Failed, OfflineReplaced, OnlineReplaced, Suspended};
+use backfill_core::api::FeatureSetBackfill;
+use backfill_core::condition::ConditionType::{Complete, Failed, OfflineReplaced, OnlineReplaced, Reconciling, Suspended};
+use backfill_core::plan::run::label;
+use backfill_core::time::show;
 use backfill_e2e::{Act, eventually};
-use kube::api::DeleteParams;
+use chrono::{TimeDelta, Utc};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 fn another() -> serde_json::Value {
@@ -93,6 +99,72 @@ fn cancelling_after_publishing_says_what_is_published() -> Result<()> {
 }
 
 #[test]
+fn the_manifest_of_a_cancelled_backfill_runs_when_it_is_applied_again() -> Result<()> {
+    test(async |world| {
+        let (rule, _) = world.running("may").await?;
+        world.patch("may", json!({ "cancel": true })).await?;
+        world.phase("may", "Cancelled").await?;
+        world.delete("may").await?;
+        world.gone("may").await?;
+        rule.remove();
+        world.backfill("may", json!({})).await?;
+        let seen = world.phase("may", "Complete").await?;
+        assert_eq!((seen.reason(Complete), world.publishes()), ("Succeeded", 1), "nothing was applied before");
+        Ok(())
+    })
+}
+
+#[test]
+fn cancelling_and_deleting_leaves_the_backfills_of_other_feature_sets_alone() -> Result<()> {
+    test(async |world| {
+        let (rule, _) = world.running("may").await?;
+        world.feature_set("views").await?;
+        world.backfill("other", json!({ "featureSet": "views" })).await?;
+        world.phase("other", "Running").await?;
+        // The Job controller counts a moment later that the pod is ready; then nobody has a reason to write.
+        let is_counted = |job: &Job| job.status.as_ref().and_then(|status| status.ready) == Some(1);
+        let before = eventually("the Job of the other to be at rest", async || {
+            let belongings = belongings(&world, "other").await?;
+            Ok(belongings.jobs.iter().all(is_counted).then_some(belongings))
+        })
+        .await?;
+        assert_eq!((before.jobs.len(), before.pods.len()), (1, 1));
+        world.patch("may", json!({ "cancel": true })).await?;
+        world.phase("may", "Cancelled").await?;
+        world.delete("may").await?;
+        world.gone("may").await?;
+        world.backfill("july", another()).await?;
+        world.phase("july", "Running").await?;
+        world.delete("july").await?;
+        world.gone("july").await?;
+        assert_eq!(belongings(&world, "other").await?, before, "the same objects in the same versions");
+        rule.remove();
+        world.phase("other", "Complete").await?;
+        assert_eq!(world.runs().into_iter().filter(|run| run.published).map(|run| run.backfill).collect::<Vec<_>>(), ["other"]);
+        Ok(())
+    })
+}
+
+/// A backfill and what was made for it.
+#[derive(Debug, PartialEq)]
+struct Belongings {
+    backfill: FeatureSetBackfill,
+    jobs: Vec<Job>,
+    pods: Vec<Pod>,
+    orders: Vec<ConfigMap>,
+}
+
+async fn belongings(world: &World, name: &str) -> Result<Belongings> {
+    let of_it = ListParams::default().labels(&format!("{}={name}", label::BACKFILL));
+    Ok(Belongings {
+        backfill: world.get(name).await?.0,
+        jobs: world.namespace.api::<Job>().list(&of_it).await?.items,
+        pods: world.namespace.api::<Pod>().list(&of_it).await?.items,
+        orders: world.namespace.api::<ConfigMap>().list(&of_it).await?.items,
+    })
+}
+
+#[test]
 fn a_backfill_deleted_while_staging_leaves_the_table_as_it_was() -> Result<()> {
     test(async |world| {
         let (rule, _) = world.running("may").await?;
@@ -101,6 +173,32 @@ fn a_backfill_deleted_while_staging_leaves_the_table_as_it_was() -> Result<()> {
         assert_eq!((world.steps(), world.publishes()), (vec!["offline 1".to_owned(), "settle 1".to_owned()], 0));
         world.released("clicks").await?;
         eventually("its Jobs to be gone", async || Ok(world.jobs().await?.is_empty().then_some(()))).await?;
+        rule.remove();
+        next_one_runs(&world).await
+    })
+}
+
+#[test]
+fn a_deleted_backfill_that_cannot_be_settled_is_given_up_and_its_remains_are_named() -> Result<()> {
+    test(async |world| {
+        let (rule, _) = world.running("may").await?;
+        world.pods("settle", Act::waiting("ImagePullBackOff", "x"));
+        world.delete("may").await?;
+        world.phase("may", "Settling").await?;
+        let says = "what it left cannot be removed yet";
+        eventually("it to say why it stays", async || {
+            Ok(world.get("may").await?.message(Reconciling).contains(says).then_some(()))
+        })
+        .await?;
+        let holder = world.sets().get("clicks").await?.status.context("a status")?.active;
+        assert_eq!(holder.context("a holder")?.name, "may", "until it is given up nobody else may write");
+        let then = show(Utc::now() - TimeDelta::minutes(16));
+        world.edit_status("may", |status| status.broken.iter_mut().for_each(|broken| broken.at.clone_from(&then))).await?;
+        world.gone("may").await?;
+        world.released("clicks").await?;
+        let said = world.event("Abandoned").await?;
+        assert!(said.contains("VACUUM") && said.contains("fsb-"), "what is left, and what removes it: {said}");
+        assert_eq!((world.steps(), world.publishes()), (vec!["offline 1".to_owned()], 0));
         rule.remove();
         next_one_runs(&world).await
     })

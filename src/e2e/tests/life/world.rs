@@ -1,13 +1,13 @@
 //! A namespace with a store and a feature set, and what users do and see there.
 
 use anyhow::{Context, Result, anyhow, bail};
-use backfill_core::api::{FeatureSet, FeatureSetBackfill, FeatureStore};
+use backfill_core::api::{FeatureSet, FeatureSetBackfill, FeatureSetBackfillStatus, FeatureStore};
 use backfill_core::condition::{ConditionStatus, ConditionType};
 use backfill_core::plan::run::label;
-use backfill_e2e::kubelet::{Rule, Run, overlapping};
+use backfill_e2e::kubelet::{Rule, Run, index_of, overlapping};
 use backfill_e2e::{Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, eventually, until};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -76,10 +76,7 @@ impl World {
 
     /// Creates or changes the store.
     pub async fn store(&self, change: Value) -> Result<()> {
-        let mut spec = json!({
-            "offline": { "uri": "s3://bucket/tables", "credentialsSecret": "s3" },
-            "online": { "redis": { "urlSecret": { "name": "redis", "key": "url" } } },
-        });
+        let mut spec = store_spec();
         merge(&mut spec, change);
         self.apply("FeatureStore", "default", spec).await
     }
@@ -120,6 +117,21 @@ impl World {
         self.backfills().delete(name, &DeleteParams::default()).await.map(drop).with_context(|| format!("delete {name}"))
     }
 
+    /// Changes the status behind the operator's back, so that a test need not live through the minutes that it tells of.
+    pub async fn edit_status(&self, name: &str, edit: impl Fn(&mut FeatureSetBackfillStatus)) -> Result<()> {
+        eventually(&format!("the status of {name} to be edited"), async || {
+            let mut found = self.backfills().get(name).await?;
+            edit(found.status.get_or_insert_default());
+            match self.backfills().replace_status(name, &PostParams::default(), &found).await {
+                Ok(_) => Ok(Some(())),
+                // The operator was faster.
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
     pub async fn get(&self, name: &str) -> Result<Seen> {
         Ok(Seen(self.backfills().get(name).await?))
     }
@@ -147,6 +159,15 @@ impl World {
         until(&self.backfills(), name, |backfill: Option<&FeatureSetBackfill>| backfill.is_none()).await.map(drop)
     }
 
+    /// Waits for an event of this reason, also about what is gone by now; returns what it says.
+    pub async fn event(&self, reason: &str) -> Result<String> {
+        eventually(&format!("an event {reason}"), async || {
+            let events = self.namespace.api::<Event>().list(&ListParams::default()).await?;
+            Ok(events.items.into_iter().find(|event| event.reason.as_deref() == Some(reason)).and_then(|event| event.message))
+        })
+        .await
+    }
+
     /// Waits until nobody holds the feature set, a slot or the backfill.
     pub async fn released(&self, set: &str) -> Result<FeatureSet> {
         eventually("everything to be let go", async || {
@@ -161,10 +182,20 @@ impl World {
 
     /// What pods of this namespace of a step do from now on.
     pub fn pods(&self, step: &'static str, act: Act) -> Rule {
+        self.pods_that(step, |_| true, act)
+    }
+
+    /// What the pods of one share of a step do from now on.
+    pub fn pods_of_share(&self, step: &'static str, share: u32, act: Act) -> Rule {
+        self.pods_that(step, move |pod| index_of(pod) == share, act)
+    }
+
+    fn pods_that(&self, step: &'static str, are: impl Fn(&Pod) -> bool + Send + Sync + 'static, act: Act) -> Rule {
         let namespace = self.namespace.name().to_owned();
         let is = move |pod: &Pod| {
             pod.metadata.namespace.as_ref() == Some(&namespace)
                 && pod.labels().get(label::STEP).is_some_and(|found| found == step)
+                && are(pod)
         };
         self.shared.kubelet.script().set(is, act)
     }
@@ -250,6 +281,13 @@ impl Seen {
 
 pub fn manifest(kind: &str, name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "featureset.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
+}
+
+pub fn store_spec() -> Value {
+    json!({
+        "offline": { "uri": "s3://bucket/tables", "credentialsSecret": "s3" },
+        "online": { "redis": { "urlSecret": { "name": "redis", "key": "url" } } },
+    })
 }
 
 pub fn set_spec() -> Value {

@@ -98,7 +98,8 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The report of a run whose transaction the table already holds.
+    /// The report of a run whose transaction the table already holds: of this very resource an earlier attempt did it, and this one
+    /// only tells.
     async fn already_applied(&self) -> Result<Option<Report>> {
         let Some(table) = &self.table else { return Ok(None) };
         let app = delta::publish_app(&self.attempt.key);
@@ -120,8 +121,12 @@ impl Step<'_> {
             }
         };
         let changed = pin.as_ref().is_some_and(|pin| pin.order.definition.hash != self.attempt.definition.hash);
+        let outcome = match pin.as_ref().is_some_and(|pin| pin.is_of(self.attempt)) {
+            true => Outcome::Done,
+            false => Outcome::AlreadyApplied { definition_changed: changed },
+        };
         let scope = pin.map(|pin| pin.scope());
-        let mut report = self.report(Outcome::AlreadyApplied { definition_changed: changed }, scope, Some(published.report));
+        let mut report = self.report(outcome, scope, Some(published.report));
         report.warnings = published.notices;
         Ok(Some(report))
     }

@@ -112,6 +112,11 @@ impl Pin {
         record.put_if_absent(PIN, &pin).await
     }
 
+    /// Whether the run was pinned for the very resource that gives this order, and not only for an equal one.
+    pub fn is_of(&self, order: &Order) -> bool {
+        self.order.backfill.uid.is_some() && self.order.backfill.uid == order.backfill.uid
+    }
+
     async fn look(cx: &Context, order: &Order, table: Option<&DeltaTable>) -> Result<Self> {
         let (deletes, undone, sources) = match &order.scope {
             Scope::Undo { backfill, key } => {

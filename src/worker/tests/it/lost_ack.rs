@@ -259,6 +259,25 @@ async fn a_publish_whose_acknowledgement_is_lost_happens_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_attempt_of_the_same_resource_published_is_its_own() {
+    let remote = Remote::filled("own").await;
+    let of = |uid: &str, step| {
+        let mut order = remote.order("ten-days", ten_days(), step);
+        order.backfill.uid = Some(uid.to_owned());
+        order
+    };
+    let cx = remote.context();
+    done(&steps::offline(&cx, &of("first", Step::Offline)).await);
+    // Its pod died before anybody read what it said.
+    let again = steps::offline(&cx, &of("first", Step::Offline)).await;
+    assert_eq!((again.outcome, again.offline.expect("a report").rows_removed), (Outcome::Done, 41));
+    // The same manifest, deleted and applied again.
+    let other = steps::offline(&cx, &of("second", Step::Offline)).await;
+    assert_eq!(other.outcome, Outcome::AlreadyApplied { definition_changed: false });
+    assert_eq!(remote.commits_with("fsb/").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_first_load_whose_acknowledgement_is_lost_happens_once() {
     let remote = Remote::new("first-load");
     remote.world.source(&january());
