@@ -86,6 +86,7 @@ generate: compiler ## Writes the files that are generated from the code: crds/, 
 
 .PHONY: cli
 cli: compiler ## Builds the kubectl plugin, its man pages and its archive for krew: dist/.
+	$(call require,command -v musl-gcc,musl-tools)
 	rustup target add $(CLI_TARGET)
 	cargo build --release --package backfill-cli --target $(CLI_TARGET)
 	mkdir -p dist && cp $(CARGO_TARGET_DIR)/$(CLI_TARGET)/release/kubectl-features deploy/krew/kubectl_complete-features LICENSE dist/
