@@ -252,11 +252,12 @@ pub enum ModeName {
     Plan,
 }
 
-impl From<ModeName> for Mode {
-    fn from(name: ModeName) -> Self {
-        match name {
-            ModeName::Apply => Self::Apply,
-            ModeName::Plan => Self::Plan,
+impl ModeName {
+    /// As a spec has it, in which the default stays absent.
+    pub const fn spec(self) -> Option<Mode> {
+        match self {
+            Self::Apply => None,
+            Self::Plan => Some(Mode::Plan),
         }
     }
 }

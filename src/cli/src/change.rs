@@ -3,10 +3,10 @@
 use crate::args::{Again, Connection, Format, Output, Undo};
 use crate::ask::confirm;
 use crate::cluster::Cluster;
-use crate::create::{self, Manner, manifest, name_with};
+use crate::create::{self, FIELD_MANAGER, Manner, NAME_MAX, manifest, name_with};
 use crate::failure::{Exit, Failure, Result};
 use crate::follow::{self, Shown};
-use crate::lane::{place, would_change};
+use crate::lane::{self, place, would_change};
 use crate::preview::Known;
 use crate::{environment, find, print, status};
 use backfill_core::api::{FeatureSet, FeatureSetBackfill, FeatureSetBackfillSpec, Mode};
@@ -18,9 +18,6 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The longest name.
-const NAME_MAX: usize = 63;
-
 /// A backfill that is there, and where.
 struct Found {
     cluster: Cluster,
@@ -29,9 +26,7 @@ struct Found {
 
 impl Found {
     async fn of(connection: &Connection, name: &str) -> Result<Self> {
-        let cluster = Cluster::connect(connection).await?;
-        let namespace = environment::namespace(&cluster, connection).await?;
-        let backfill = find::backfill(&cluster, &namespace, name).await?;
+        let (cluster, backfill) = find::named(connection, name).await?;
         Ok(Self { cluster, backfill })
     }
 
@@ -39,7 +34,7 @@ impl Found {
     async fn change(&self, verb: &str, spec: Value) -> Result<FeatureSetBackfill> {
         let name = self.backfill.name_any();
         let patch = json!({ "metadata": { "resourceVersion": self.backfill.resource_version() }, "spec": spec });
-        let params = PatchParams { field_manager: Some("kubectl-features".to_owned()), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let api = self.cluster.api::<FeatureSetBackfill>(&self.backfill.namespace().unwrap_or_default());
         let what = format!("{verb} the backfill \"{name}\"");
         match self.cluster.try_call(api.patch(&name, &params, &Patch::Merge(&patch))).await {
@@ -60,7 +55,7 @@ impl Found {
     }
 
     fn conditions(&self) -> &[backfill_core::condition::Condition] {
-        self.backfill.status.as_ref().map_or(&[][..], |status| &status.conditions)
+        lane::conditions(&self.backfill)
     }
 
     fn is(&self, kind: ConditionType) -> bool {
@@ -151,14 +146,12 @@ pub async fn plan(connection: &Connection, name: &str, asked: Planned) -> Result
         return Err(Failure::new(format!("\"{}\" is no plan: it publishes by itself", found.backfill.name_any()))
             .hint("make a plan: kubectl features backfill --feature-set NAME … --mode plan --wait"));
     }
-    let end = follow::until_end(&found.cluster, &found.backfill, asked.timeout, Shown::Progress).await?;
-    let found = Found::of(connection, &found.backfill.name_any()).await?;
+    let backfill = follow::until_end(&found.cluster, &found.backfill, asked.timeout, Shown::Progress).await?;
+    let end = follow::exit(&backfill);
+    let found = Found { backfill, ..found };
     match asked.output.output {
         None | Some(Format::Wide) => print!("{}", status::text(&found.backfill, Utc::now())),
-        Some(_) => {
-            let table = |wide| print::backfills(std::slice::from_ref(&found.backfill), false, wide);
-            print::object(&found.backfill, asked.output, table)?;
-        }
+        Some(_) => print::backfill(&found.backfill, asked.output)?,
     }
     if !asked.apply || !matches!(end, Exit::WouldChange | Exit::Ok) {
         return Ok(end);
@@ -168,13 +161,12 @@ pub async fn plan(connection: &Connection, name: &str, asked: Planned) -> Result
     }
     confirm("Publish this plan?", asked.yes)?;
     let changed = found.change("publish", json!({ "mode": "Apply" })).await?;
-    follow::until_end(&found.cluster, &changed, asked.timeout, Shown::Progress).await
+    follow::until_end(&found.cluster, &changed, asked.timeout, Shown::Progress).await.map(|ended| follow::exit(&ended))
 }
 
 /// `backfill undo`: another backfill.
 pub async fn undo(connection: &Connection, asked: &Undo) -> Result<Exit> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
+    let (cluster, namespace) = environment::enter(connection).await?;
     let known = Known::of(&cluster, &namespace).await?;
     let (name, feature_set) = undone(&cluster, &known, &asked.one.name).await?;
     let spec = FeatureSetBackfillSpec {
@@ -182,7 +174,7 @@ pub async fn undo(connection: &Connection, asked: &Undo) -> Result<Exit> {
         undo: Some(name.clone()),
         comment: asked.comment.clone(),
         cluster_template: asked.cluster_template.clone(),
-        mode: (Mode::from(asked.mode) == Mode::Plan).then_some(Mode::Plan),
+        mode: asked.mode.spec(),
         ..FeatureSetBackfillSpec::default()
     };
     let long = format!("undo-{name}");

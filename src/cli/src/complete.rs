@@ -6,6 +6,7 @@ use crate::args::{Connection, Features};
 use crate::cluster::Cluster;
 use crate::environment;
 use crate::failure::{Exit, Result};
+use crate::find::LATEST;
 use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore};
 use clap::{Arg, Command, CommandFactory, Parser};
 use k8s_openapi::api::core::v1::Namespace;
@@ -145,38 +146,39 @@ fn flags(root: &Command, command: &Command) -> Vec<String> {
 }
 
 async fn names(connection: &Connection, wanted: &Wanted) -> Result<Vec<String>> {
-    let words = match wanted {
-        Wanted::Words(words) => return Ok(words.clone()),
-        Wanted::Files => return Ok(Vec::new()),
-        Wanted::FeatureSets | Wanted::Backfills | Wanted::Templates | Wanted::Environments => connection,
-    };
-    let cluster = Cluster::connect(words).await?;
-    let client = cluster.client.clone();
+    // What the words alone tell asks no cluster.
     Ok(match wanted {
-        Wanted::Templates => of(&cluster, Api::<ClusterTemplate>::all(client)).await?,
+        Wanted::Words(words) => words.clone(),
+        Wanted::Files => Vec::new(),
+        Wanted::Templates => {
+            let cluster = Cluster::connect(connection).await?;
+            of(&cluster, Api::<ClusterTemplate>::all(cluster.client.clone())).await?
+        }
         Wanted::FeatureSets => {
-            let namespace = environment::namespace(&cluster, connection).await?;
+            let (cluster, namespace) = environment::enter(connection).await?;
             of(&cluster, cluster.api::<FeatureSet>(&namespace)).await?
         }
         Wanted::Backfills => {
-            let namespace = environment::namespace(&cluster, connection).await?;
+            let (cluster, namespace) = environment::enter(connection).await?;
             let mut names = of(&cluster, cluster.api::<FeatureSetBackfill>(&namespace)).await?;
-            names.push("@latest".to_owned());
+            names.push(LATEST.to_owned());
             names
         }
-        Wanted::Environments => {
-            let stores: Api<FeatureStore> = Api::all(client.clone());
-            let found = cluster.call("list", stores.list_metadata(&ListParams::default())).await;
-            match found {
-                Ok(found) => {
-                    let names: BTreeSet<String> = found.items.iter().filter_map(ResourceExt::namespace).collect();
-                    names.into_iter().collect()
-                }
-                Err(_) => of(&cluster, Api::<Namespace>::all(client)).await?,
-            }
-        }
-        Wanted::Words(_) | Wanted::Files => Vec::new(),
+        Wanted::Environments => environments(connection).await?,
     })
+}
+
+/// The namespaces with a store; all, when the user may not look everywhere.
+async fn environments(connection: &Connection) -> Result<Vec<String>> {
+    let cluster = Cluster::connect(connection).await?;
+    let stores: Api<FeatureStore> = Api::all(cluster.client.clone());
+    match cluster.call("list", stores.list_metadata(&ListParams::default())).await {
+        Ok(found) => {
+            let names: BTreeSet<String> = found.items.iter().filter_map(ResourceExt::namespace).collect();
+            Ok(names.into_iter().collect())
+        }
+        Err(_) => of(&cluster, Api::<Namespace>::all(cluster.client.clone())).await,
+    }
 }
 
 async fn of<K>(cluster: &Cluster, api: Api<K>) -> Result<Vec<String>>

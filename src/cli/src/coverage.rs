@@ -1,6 +1,6 @@
 //! Draws what of a feature set's event time was replaced, offline and online, and by which backfill.
 
-use crate::print::columns_of_terminal;
+use crate::print::{columns_of_terminal, instant};
 use crate::sets::day;
 use backfill_core::api::{FeatureSet, LedgerEntry, Span};
 use chrono::{DateTime, Utc};
@@ -90,14 +90,14 @@ fn scale(axis: &Axis) -> String {
 }
 
 fn seconds(span: &Span) -> Option<(i64, i64)> {
-    let second = |text: &str| Some(DateTime::parse_from_rfc3339(text).ok()?.timestamp());
+    let second = |text: &str| Some(instant(text)?.timestamp());
     Some((second(&span.start)?, second(&span.stop)?))
 }
 
 /// What an entry replaced: of a reset everything, up to its stop.
 fn replaced(entry: &LedgerEntry) -> Option<(i64, i64)> {
     let second = |text: &Option<String>, otherwise: i64| match text {
-        Some(text) => Some(DateTime::parse_from_rfc3339(text).ok()?.timestamp()),
+        Some(text) => Some(instant(text)?.timestamp()),
         None => Some(otherwise),
     };
     Some((second(&entry.start, i64::MIN)?, second(&entry.stop, i64::MAX)?))

@@ -22,7 +22,10 @@ use std::time::Duration;
 const TRIES: u32 = 4;
 
 /// The longest name.
-const NAME_MAX: usize = 63;
+pub const NAME_MAX: usize = 63;
+
+/// Under this name the API server keeps who wrote a field.
+pub const FIELD_MANAGER: &str = "kubectl-features";
 
 /// What is done with a manifest, besides creating it.
 pub struct Manner<'a> {
@@ -39,8 +42,7 @@ pub struct Manner<'a> {
 /// `kubectl features backfill --feature-set …`.
 pub async fn create(connection: &Connection, asked: &Create) -> Result<Exit> {
     refuse_nothing_to_do(asked)?;
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
+    let (cluster, namespace) = environment::enter(connection).await?;
     let known = Known::of(&cluster, &namespace).await?;
     let name = asked.feature_set.as_deref().unwrap_or_default();
     known.refuse_no_environment()?;
@@ -128,7 +130,7 @@ fn spec(asked: &Create, set: &FeatureSet) -> Result<FeatureSetBackfillSpec> {
         sources: (!sources.is_empty()).then_some(sources),
         transformation: transformation.transpose()?,
         stores: stores(&asked.stores),
-        mode: (Mode::from(asked.mode) == Mode::Plan).then_some(Mode::Plan),
+        mode: asked.mode.spec(),
         retries: asked.retries,
         deadline: asked.deadline.clone(),
         suspend: asked.suspend.then_some(true),
@@ -208,7 +210,7 @@ pub fn name_with(what: &str, when: &str) -> String {
 }
 
 /// Five random characters of a DNS label.
-pub fn random() -> String {
+fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string().split_off(27)
 }
 
@@ -260,7 +262,7 @@ async fn post(
     dry_run: bool,
 ) -> Result<(FeatureSetBackfill, &'static str)> {
     let api = cluster.api::<FeatureSetBackfill>(namespace);
-    let params = PostParams { dry_run, field_manager: Some("kubectl-features".to_owned()) };
+    let params = PostParams { dry_run, field_manager: Some(FIELD_MANAGER.to_owned()) };
     let name = backfill.name_any();
     let mut attempt = 1;
     loop {

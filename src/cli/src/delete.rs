@@ -1,6 +1,6 @@
 //! `backfill delete` and `backfill prune`.
 
-use crate::args::{Connection, Everywhere, Prune};
+use crate::args::{Connection, Prune};
 use crate::ask::confirm;
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure, Result};
@@ -19,8 +19,7 @@ use std::collections::BTreeMap;
 
 /// `backfill delete`.
 pub async fn delete(connection: &Connection, names: &[String], yes: bool, wait: bool) -> Result<Exit> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
+    let (cluster, namespace) = environment::enter(connection).await?;
     let mut found = Vec::new();
     for name in names {
         found.push(find::backfill(&cluster, &namespace, name).await?);
@@ -78,8 +77,7 @@ async fn gone(cluster: &Cluster, backfill: &FeatureSetBackfill) -> Result<()> {
 
 /// `backfill prune`.
 pub async fn prune(connection: &Connection, asked: &Prune) -> Result<Exit> {
-    let selection: &Everywhere = &asked.selection;
-    let place = Place::of(connection, selection).await?;
+    let place = Place::of(connection, &asked.selection).await?;
     let found = place.backfills().await?;
     let old = prunable(&found, asked, Utc::now());
     if old.is_empty() {
@@ -126,5 +124,5 @@ fn ended_at(backfill: &FeatureSetBackfill, failed: bool) -> Option<DateTime<Utc>
         () => return None,
     };
     let condition = conditions.iter().find(|condition| condition.kind == kind)?;
-    DateTime::parse_from_rfc3339(&condition.last_transition_time).ok().map(|time| time.to_utc())
+    print::instant(&condition.last_transition_time)
 }

@@ -24,6 +24,13 @@ struct Settings {
     environments: BTreeMap<String, String>,
 }
 
+/// The cluster and the namespace that a command is about.
+pub async fn enter(connection: &Connection) -> Result<(Cluster, String)> {
+    let cluster = Cluster::connect(connection).await?;
+    let namespace = namespace(&cluster, connection).await?;
+    Ok((cluster, namespace))
+}
+
 /// The namespace that a command is about.
 pub async fn namespace(cluster: &Cluster, connection: &Connection) -> Result<String> {
     let Some(environment) = &connection.environment else {

@@ -1,10 +1,9 @@
 //! `backfill events`: what Kubernetes says of a backfill, its Jobs and its pods.
 
 use crate::args::Connection;
-use crate::cluster::Cluster;
 use crate::failure::{Exit, Result};
+use crate::find;
 use crate::print::{age, table};
-use crate::{environment, find};
 use backfill_core::plan::instant;
 use backfill_core::plan::run::label;
 use chrono::{DateTime, Utc};
@@ -16,9 +15,8 @@ use std::collections::BTreeSet;
 
 /// `backfill events`, the oldest first.
 pub async fn events(connection: &Connection, name: &str) -> Result<Exit> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
-    let backfill = find::backfill(&cluster, &namespace, name).await?;
+    let (cluster, backfill) = find::named(connection, name).await?;
+    let namespace = backfill.namespace().unwrap_or_default();
     let uid = backfill.uid().unwrap_or_default();
     let ours = ListParams::default().labels(&format!("{}={uid}", label::UID));
     let (jobs, pods, all) = (cluster.api::<Job>(&namespace), cluster.api::<Pod>(&namespace), cluster.api::<Event>(&namespace));

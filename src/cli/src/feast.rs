@@ -1,7 +1,6 @@
 //! `export feast`: a feature set as the definition of a Feast repository, over the same table and the same online rows.
 
 use crate::args::Connection;
-use crate::cluster::Cluster;
 use crate::failure::Exit;
 use crate::failure::{Failure, Result};
 use crate::preview::Known;
@@ -14,8 +13,7 @@ use std::fmt::Write;
 
 /// `export feast`.
 pub async fn export(connection: &Connection, name: &str) -> Result<Exit> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
+    let (cluster, namespace) = environment::enter(connection).await?;
     let known = Known::of(&cluster, &namespace).await?;
     let set = find::feature_set(&known.feature_sets, name, &namespace)?;
     let store = known.store(set.store()).ok_or_else(|| {

@@ -1,6 +1,8 @@
 //! From what people type to objects: names in any case, views, `@latest`.
 
+use crate::args::Connection;
 use crate::cluster::Cluster;
+use crate::environment;
 use crate::failure::{Failure, Result};
 use backfill_core::api::{FeatureSet, FeatureSetBackfill};
 use backfill_core::plan::created;
@@ -9,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 
 /// The newest backfill of the namespace.
-const LATEST: &str = "@latest";
+pub const LATEST: &str = "@latest";
 
 /// The feature set of that name or view, in any case; `_` counts as `-`.
 pub fn feature_set<'a>(sets: &'a [FeatureSet], name: &str, namespace: &str) -> Result<&'a FeatureSet> {
@@ -45,6 +47,13 @@ fn plain(name: &str) -> String {
 /// What was probably meant; without anything to choose from, where to look.
 pub fn way_out(name: &str, names: &[&str], otherwise: &str) -> String {
     if names.is_empty() { otherwise.to_owned() } else { hint(name, names).trim_start_matches("; ").to_owned() }
+}
+
+/// The cluster, and the backfill of that name in the environment.
+pub async fn named(connection: &Connection, name: &str) -> Result<(Cluster, FeatureSetBackfill)> {
+    let (cluster, namespace) = environment::enter(connection).await?;
+    let backfill = backfill(&cluster, &namespace, name).await?;
+    Ok((cluster, backfill))
 }
 
 /// The backfill of that name, or the newest.

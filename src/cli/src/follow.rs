@@ -3,9 +3,9 @@
 use crate::args::{Connection, Follow, Format, Output};
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure, Result};
-use crate::lane::{line, place, would_change};
+use crate::lane::{conditions, line, place, would_change};
 use crate::live::View;
-use crate::{environment, find, logs};
+use crate::{find, logs};
 use backfill_core::api::FeatureSetBackfill;
 use backfill_core::condition::{ConditionType, Reason, is_true};
 use backfill_core::plan::rests;
@@ -41,16 +41,14 @@ pub async fn wait(connection: &Connection, name: &str, timeout: Option<Duration>
 }
 
 async fn follow(connection: &Connection, name: &str, timeout: Option<Duration>, shown: Shown) -> Result<Exit> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
-    let backfill = find::backfill(&cluster, &namespace, name).await?;
-    until_end(&cluster, &backfill, timeout, shown).await
+    let (cluster, backfill) = find::named(connection, name).await?;
+    until_end(&cluster, &backfill, timeout, shown).await.map(|ended| exit(&ended))
 }
 
 /// Stays as the flags ask for.
 pub async fn stay(cluster: &Cluster, backfill: &FeatureSetBackfill, asked: &Follow) -> Result<Exit> {
     let shown = if asked.watch { Shown::Progress } else { Shown::End };
-    let end = until_end(cluster, backfill, asked.timeout, shown);
+    let end = async { until_end(cluster, backfill, asked.timeout, shown).await.map(|ended| exit(&ended)) };
     if !asked.follow_logs {
         return end.await;
     }
@@ -60,13 +58,13 @@ pub async fn stay(cluster: &Cluster, backfill: &FeatureSetBackfill, asked: &Foll
     logs.map(|()| end)
 }
 
-/// Stays until the run that the backfill asks for now has ended.
+/// Stays until the run that the backfill asks for now has ended. Returns it as it then is.
 pub async fn until_end(
     cluster: &Cluster,
     backfill: &FeatureSetBackfill,
     timeout: Option<Duration>,
     shown: Shown,
-) -> Result<Exit> {
+) -> Result<FeatureSetBackfill> {
     let states = states(cluster, backfill);
     let place = place(backfill);
     let end = async {
@@ -77,7 +75,8 @@ pub async fn until_end(
             show(&state, shown, &mut view)?;
             if rests(&state) {
                 view.end();
-                return Ok(ended(&state, shown));
+                tell(&state, shown);
+                return Ok(state);
             }
         }
         Err(Failure::new("the watch ended").hint(format!("go on: kubectl features backfill watch {place}")))
@@ -158,23 +157,21 @@ fn show(state: &FeatureSetBackfill, shown: Shown, view: &mut View) -> Result<()>
 }
 
 /// Says how it ended.
-fn ended(backfill: &FeatureSetBackfill, shown: Shown) -> Exit {
+fn tell(backfill: &FeatureSetBackfill, shown: Shown) {
     if shown != Shown::Json {
         eprintln!("{}: {}", backfill.name_any(), line(backfill));
     }
-    let exit = exit(backfill);
     let name = place(backfill);
-    match exit {
+    match exit(backfill) {
         Exit::Failed => eprintln!("hint: see why: kubectl features backfill status {name}"),
         Exit::WouldChange => eprintln!("hint: publish it: kubectl features backfill plan {name} --apply"),
         Exit::Ok | Exit::Error | Exit::Usage | Exit::Cancelled | Exit::TimedOut | Exit::Interrupted => {}
     }
-    exit
 }
 
 /// What the exit code says of a backfill that has ended.
 pub fn exit(backfill: &FeatureSetBackfill) -> Exit {
-    let conditions = backfill.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let conditions = conditions(backfill);
     let failed = conditions.iter().find(|condition| condition.kind == ConditionType::Failed);
     match () {
         () if is_true(conditions, ConditionType::Complete) => Exit::Ok,

@@ -60,10 +60,14 @@ pub fn amount(progress: &Progress) -> String {
     format!("{} {}/{}, {}", progress.stage, number(progress.done), number(progress.total), number(progress.rows))
 }
 
+/// What is said of a backfill; nothing before the operator has seen it.
+pub fn conditions(backfill: &FeatureSetBackfill) -> &[Condition] {
+    backfill.status.as_ref().map_or(&[], |status| &status.conditions)
+}
+
 /// What the operator says of the whole.
 pub fn message(backfill: &FeatureSetBackfill) -> Option<&str> {
-    let conditions = &backfill.status.as_ref()?.conditions;
-    let ready = conditions.iter().find(|condition| condition.kind == ConditionType::Ready)?;
+    let ready = conditions(backfill).iter().find(|condition| condition.kind == ConditionType::Ready)?;
     Some(ready.message.as_str()).filter(|message| !message.is_empty())
 }
 

@@ -97,9 +97,7 @@ pub async fn list(
 
 /// `backfill get`.
 pub async fn get(connection: &Connection, name: &str, output: Output) -> Result<Exit> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
-    let backfill = find::backfill(&cluster, &namespace, name).await?;
-    print::object(&backfill, output, |wide| print::backfills(std::slice::from_ref(&backfill), false, wide))?;
+    let (_, backfill) = find::named(connection, name).await?;
+    print::backfill(&backfill, output)?;
     Ok(Exit::Ok)
 }

@@ -3,8 +3,8 @@
 use crate::args::{Connection, StepName};
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure, Result};
+use crate::find;
 use crate::follow::states;
-use crate::{environment, find};
 use backfill_core::api::FeatureSetBackfill;
 use backfill_core::contract::Step;
 use backfill_core::plan::run::label;
@@ -18,9 +18,8 @@ use std::collections::BTreeSet;
 
 /// `backfill logs`.
 pub async fn logs(connection: &Connection, name: &str, stay: bool, step: Option<StepName>, tail: Option<i64>) -> Result<Exit> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
-    let backfill = find::backfill(&cluster, &namespace, name).await?;
+    let (cluster, backfill) = find::named(connection, name).await?;
+    let namespace = backfill.namespace().unwrap_or_default();
     let step = step.map(Step::from);
     if stay {
         follow(&cluster, &backfill, step, tail).await?;
@@ -99,5 +98,5 @@ fn selector(backfill: &FeatureSetBackfill, step: Option<Step>) -> String {
 }
 
 fn has_logs(pod: &Pod) -> bool {
-    !matches!(phase(pod), "Pending" | "")
+    phase(pod) != "Pending"
 }

@@ -43,11 +43,16 @@ where
     Ok(())
 }
 
+/// Prints one backfill.
+pub fn backfill(found: &FeatureSetBackfill, output: Output) -> Result<()> {
+    object(found, output, |wide| backfills(std::slice::from_ref(found), false, wide))
+}
+
 /// Says what became of a backfill, in kubectl's words.
 pub fn created(backfill: &FeatureSetBackfill, word: &str, output: Output) -> Result<()> {
     match output.output {
         None => println!("{} {word}", reference(backfill)),
-        Some(_) => object(backfill, output, |wide| backfills(std::slice::from_ref(backfill), false, wide))?,
+        Some(_) => self::backfill(backfill, output)?,
     }
     Ok(())
 }
@@ -196,6 +201,11 @@ pub const fn status_word(status: ConditionStatus) -> &'static str {
         ConditionStatus::False => "False",
         ConditionStatus::Unknown => "Unknown",
     }
+}
+
+/// An instant as statuses have it.
+pub fn instant(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
 /// How long ago, as `kubectl` writes it.

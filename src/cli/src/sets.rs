@@ -1,7 +1,6 @@
 //! `sets`: feature sets, and what was replaced in them.
 
 use crate::args::{Connection, Everywhere, Format, Output};
-use crate::cluster::Cluster;
 use crate::coverage;
 use crate::failure::{Exit, Result};
 use crate::list::Place;
@@ -82,8 +81,7 @@ pub fn day(instant: &str) -> &str {
 }
 
 async fn found(connection: &Connection, name: &str) -> Result<FeatureSet> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
+    let (cluster, namespace) = environment::enter(connection).await?;
     let sets = cluster.list("feature sets", &cluster.api::<FeatureSet>(&namespace), &ListParams::default()).await?;
     find::feature_set(&sets, name, &namespace).cloned()
 }

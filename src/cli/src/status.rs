@@ -1,11 +1,10 @@
 //! `backfill status`: how a backfill stands, what it did, and what to do next.
 
 use crate::args::{Connection, Format, Output};
-use crate::cluster::Cluster;
 use crate::failure::{Exit, Result};
+use crate::find;
 use crate::lane::{self, place};
-use crate::print::{self, age, phase, status_word, time};
-use crate::{environment, find};
+use crate::print::{self, age, instant, phase, status_word, time};
 use backfill_core::api::{Attempt, FeatureSetBackfill, FeatureSetBackfillStatus, Mode};
 use backfill_core::condition::{ConditionType, is_true};
 use backfill_core::contract::{Proof, Verdict};
@@ -16,12 +15,10 @@ use std::fmt::Write;
 
 /// `backfill status`, and the vendor's `execution-status`.
 pub async fn status(connection: &Connection, name: &str, output: Output) -> Result<Exit> {
-    let cluster = Cluster::connect(connection).await?;
-    let namespace = environment::namespace(&cluster, connection).await?;
-    let backfill = find::backfill(&cluster, &namespace, name).await?;
+    let (_, backfill) = find::named(connection, name).await?;
     match output.output {
         None | Some(Format::Wide) => print!("{}", text(&backfill, Utc::now())),
-        Some(_) => print::object(&backfill, output, |wide| print::backfills(std::slice::from_ref(&backfill), false, wide))?,
+        Some(_) => print::backfill(&backfill, output)?,
     }
     Ok(Exit::Ok)
 }
@@ -132,8 +129,7 @@ fn attempt_line(attempt: &Attempt, now: DateTime<Utc>) -> String {
 
 fn next(backfill: &FeatureSetBackfill) -> String {
     let place = place(backfill);
-    let conditions = backfill.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let is = |kind| is_true(conditions, kind);
+    let is = |kind| is_true(lane::conditions(backfill), kind);
     let verb = match phase(backfill) {
         _ if is(ConditionType::Complete) => "undo",
         "Suspended" => "resume",
@@ -142,8 +138,4 @@ fn next(backfill: &FeatureSetBackfill) -> String {
         _ => "watch",
     };
     format!("kubectl features backfill {verb} {place}")
-}
-
-fn instant(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
