@@ -1,19 +1,21 @@
 //! Watches, and what is kept of them: no more than decisions need.
 
-use crate::index::Index;
+use crate::index::{Index, Text};
 use crate::latest::Latest;
 use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore};
-use backfill_core::plan::rests;
 use backfill_core::plan::run::{MANAGED_BY, MANAGER, label};
+use backfill_core::plan::{Rival, rests};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -47,15 +49,15 @@ pub struct Caches {
     /// The backfills; of ended ones no more than is needed to leave them alone.
     pub backfills: Store<FeatureSetBackfill>,
     /// The backfills of a feature set that have not ended.
-    pub open: Index<FeatureSetBackfill>,
+    pub open: Index<FeatureSetBackfill, Open>,
     /// The feature sets.
     pub feature_sets: Store<FeatureSet>,
     /// The stores.
     pub stores: Store<FeatureStore>,
-    /// Our Jobs by the uid of their backfill, without their specs.
-    pub jobs: Index<Job>,
-    /// Our pods by the uid of their backfill, without their specs.
-    pub pods: Index<Pod>,
+    /// Our Jobs by the uid of their backfill, by what decisions read.
+    pub jobs: Index<Job, Text<Job>>,
+    /// Our pods by the uid of their backfill, by what decisions read.
+    pub pods: Index<Pod, Text<Pod>>,
     /// What our writes returned.
     pub written: Written,
 }
@@ -166,14 +168,39 @@ pub fn of_ours() -> watcher::Config {
     watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"))
 }
 
-/// The group of a child: its backfill's uid.
-pub fn by_backfill<K: Resource>(object: &K) -> Option<String> {
-    object.meta().labels.as_ref()?.get(label::UID).cloned()
+/// Keeps a child with its backfill's uid.
+pub fn by_backfill<K: Resource + Serialize + DeserializeOwned>(object: &K) -> Option<(String, Text<K>)> {
+    Some((object.meta().labels.as_ref()?.get(label::UID)?.clone(), Text::of(object)))
 }
 
-/// The group of a backfill that has not ended: its namespace and feature set.
-pub fn by_feature_set(backfill: &FeatureSetBackfill) -> Option<String> {
-    (!rests(backfill)).then(|| format!("{}/{}", backfill.namespace().unwrap_or_default(), backfill.spec.feature_set))
+/// What matters to others of a backfill that has not ended.
+pub struct Open {
+    /// It itself.
+    pub backfill: ObjectRef<FeatureSetBackfill>,
+    /// Its place in the queue.
+    pub rival: Rival,
+    /// Whether it is being deleted.
+    pub deleted: bool,
+    /// Whether nothing was ordered for it yet.
+    pub unordered: bool,
+    /// Whether its status says that it is queued.
+    pub queued: bool,
+}
+
+/// Keeps a backfill that has not ended with its namespace and feature set.
+pub fn by_feature_set(backfill: &FeatureSetBackfill) -> Option<(String, Open)> {
+    if rests(backfill) {
+        return None;
+    }
+    let status = backfill.status.as_ref();
+    let open = Open {
+        backfill: ObjectRef::from_obj(backfill),
+        rival: Rival::of(backfill),
+        deleted: backfill.metadata.deletion_timestamp.is_some(),
+        unordered: status.is_none_or(|status| status.attempts.is_empty()),
+        queued: status.and_then(|status| status.phase.as_deref()) == Some("Queued"),
+    };
+    Some((format!("{}/{}", backfill.namespace().unwrap_or_default(), backfill.spec.feature_set), open))
 }
 
 /// What is not needed of any object.
@@ -207,14 +234,41 @@ pub fn prune_backfill(backfill: &mut FeatureSetBackfill) {
     }
 }
 
-/// The status of a Job is what counts.
+/// Of a Job its status counts.
 pub fn prune_job(job: &mut Job) {
-    prune(job);
-    job.spec = job.spec.take().map(|_| JobSpec::default());
+    prune_child(&mut job.metadata);
+    job.spec = None;
+    if let Some(status) = &mut job.status {
+        let JobStatus { conditions, succeeded, failed, .. } = std::mem::take(status);
+        *status = JobStatus { conditions, succeeded, failed, ..JobStatus::default() };
+    }
 }
 
-/// The status of a pod is what counts.
+/// Of a pod it counts where it is, how its containers are, and whether a node was found.
 pub fn prune_pod(pod: &mut Pod) {
-    prune(pod);
-    pod.spec = pod.spec.take().map(|_| PodSpec::default());
+    prune_child(&mut pod.metadata);
+    pod.spec = None;
+    let Some(status) = &mut pod.status else { return };
+    let PodStatus { phase, pod_ip, mut conditions, mut container_statuses, .. } = std::mem::take(status);
+    conditions.iter_mut().for_each(|conditions| conditions.retain(|condition| condition.type_ == "PodScheduled"));
+    for container in container_statuses.iter_mut().flatten() {
+        let ContainerStatus { name, state, last_state, container_id, .. } = std::mem::take(container);
+        *container = ContainerStatus { name, state, last_state, container_id, ..ContainerStatus::default() };
+    }
+    *status = PodStatus { phase, pod_ip, conditions, container_statuses, ..PodStatus::default() };
+}
+
+fn prune_child(metadata: &mut ObjectMeta) {
+    let ObjectMeta { name, namespace, uid, resource_version, labels, creation_timestamp, deletion_timestamp, .. } =
+        std::mem::take(metadata);
+    *metadata = ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        labels,
+        creation_timestamp,
+        deletion_timestamp,
+        ..ObjectMeta::default()
+    };
 }

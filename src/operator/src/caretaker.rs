@@ -4,7 +4,7 @@
 
 use crate::perform::{Change, Part};
 use crate::shell::{Error, Shell};
-use backfill_core::api::{FeatureSet, FeatureSetBackfill, FeatureStore};
+use backfill_core::api::{FeatureSet, FeatureStore};
 use backfill_core::plan::{alive, finished, judge};
 use kube::ResourceExt;
 use std::sync::Arc;
@@ -79,8 +79,7 @@ impl Shell {
     fn count(&self) {
         let held = |set: &Arc<FeatureSet>| set.status.as_ref().is_some_and(|status| status.active.is_some());
         let active = self.caches.feature_sets.state().iter().filter(|set| held(set)).count();
-        let phase = |backfill: &Arc<FeatureSetBackfill>| backfill.status.as_ref().and_then(|status| status.phase.clone());
-        let queued = self.caches.open.all().iter().filter(|backfill| phase(backfill).as_deref() == Some("Queued")).count();
+        let queued = self.caches.open.all().iter().filter(|open| open.queued).count();
         self.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
         self.metrics.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
     }
@@ -88,6 +87,7 @@ impl Shell {
     /// Whether a Job or pod of a backfill may still write.
     fn still_writes(&self, uid: &str) -> bool {
         let now = self.clock.now();
-        self.caches.jobs.of(uid).iter().any(|job| !finished(job)) || self.caches.pods.of(uid).iter().any(|pod| alive(pod, now))
+        self.caches.jobs.of(uid).iter().any(|job| !finished(&job.read()))
+            || self.caches.pods.of(uid).iter().any(|pod| alive(&pod.read(), now))
     }
 }

@@ -86,9 +86,8 @@ impl Shell {
         let stores = caches.stores.state_filter(|store| here(store.metadata.namespace.as_deref()));
         let stores = stores.into_iter().map(|store| caches.written.stores.newest(store)).collect();
         let namespace = self.cluster.namespaces.get(&ObjectRef::<PartialObjectMeta<Namespace>>::new(run.namespace));
-        let owned = |objects: Vec<Arc<Job>>| objects.iter().map(|job| (**job).clone()).collect::<Vec<_>>();
-        let jobs = owned(caches.jobs.of(run.uid));
-        let mut pods: Vec<Pod> = caches.pods.of(run.uid).iter().map(|pod| (**pod).clone()).collect();
+        let jobs: Vec<Job> = caches.jobs.of(run.uid).iter().map(|job| job.read()).collect();
+        let mut pods: Vec<Pod> = caches.pods.of(run.uid).iter().map(|pod| pod.read()).collect();
         let ordered = backfill.status.as_ref().is_some_and(|status| !status.attempts.is_empty());
         let at_rest = rests(&backfill);
         let (mut claimed_at, mut pinned, mut trouble, mut progress) = (None, None, None, None);
@@ -127,12 +126,7 @@ impl Shell {
 
     fn rivals(&self, run: &Run<'_>) -> Vec<Rival> {
         let open = self.caches.open.of(&format!("{}/{}", run.namespace, run.feature_set));
-        let others = open.into_iter().filter(|other| other.metadata.uid.as_deref() != Some(run.uid));
-        let newest = others.map(|other| self.caches.written.backfills.newest(other));
-        newest
-            .filter(|other| !rests(other) && other.metadata.deletion_timestamp.is_none())
-            .map(|other| Rival::of(&other))
-            .collect()
+        open.iter().filter(|other| other.rival.uid != run.uid && !other.deleted).map(|other| other.rival.clone()).collect()
     }
 
     async fn claimed_at(&self, run: &Run<'_>) -> Result<Option<DateTime<Utc>>, Error> {
@@ -157,8 +151,7 @@ impl Shell {
             let order = call("get", "an order", self.api::<ConfigMap>(run.namespace).get(&attempt.job)).await?.found();
             // While the run changes, the status still tells of the one before.
             let ours = order.as_ref().filter(|order| run.owns(order.metadata.labels.as_ref()));
-            let request = ours.and_then(|order| order.data.as_ref()?.get(REQUEST));
-            if let Some(request) = request.and_then(|json| serde_json::from_str::<Request>(json).ok()) {
+            if let Some(request) = ours.and_then(request_of) {
                 return Ok(Some(self.known.requested(run, request)));
             }
         }
@@ -173,30 +166,56 @@ impl Shell {
         Ok(pods)
     }
 
-    /// What events say of a Job that has no running pod for a while.
+    /// What events say of a Job that has no running pod for a while, and whose pods do not say it themselves.
+    ///
+    /// The API server reads all events of the namespace for this. So one Job is asked about at a time, and seldom; in between
+    /// counts what was heard last.
     async fn trouble(&self, run: &Run<'_>, jobs: &[Job], pods: &[Pod]) -> Result<Option<Notice>, Error> {
         let now = self.clock.now();
         let old = |job: &&Job| job.metadata.creation_timestamp.as_ref().is_some_and(|t| now - instant(t) >= TROUBLE_AFTER);
         let live = jobs.iter().filter(|job| run.owns(job.metadata.labels.as_ref()) && !finished(job));
         let Some(job) = live.filter(old).max_by_key(|job| index::version(*job)) else { return Ok(None) };
-        if pods.iter().any(|pod| phase(pod) == "Running") {
+        let pods: Vec<&Pod> = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+        if pods.iter().any(|pod| phase(pod) == "Running") || pods.iter().any(|pod| !is_scheduled(pod)) {
             return Ok(None);
         }
-        let of_pods = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).filter_map(ResourceExt::uid);
-        let uids: Vec<String> = job.uid().into_iter().chain(of_pods).take(ASKED_MAX).collect();
+        let (heard, fresh) = self.known.trouble(run, job);
+        let Ok(_asking) = self.known.asking.try_lock() else { return Ok(heard) };
+        if fresh {
+            return Ok(heard);
+        }
+        let uids: Vec<String> = job.uid().into_iter().chain(pods.iter().filter_map(|pod| pod.uid())).take(ASKED_MAX).collect();
+        let mut told = None;
         for uid in uids {
-            let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(20);
-            let answer = call("list", "events", self.api::<Event>(run.namespace).list(&params)).await?;
-            let Answer::Ok(events) = answer else { continue };
-            // Whether a pod has waited for a node for too long is read from the pod.
-            let told = events.items.into_iter().filter(|event| event.reason.as_deref() != Some("FailedScheduling"));
-            let newest = told.max_by_key(|event| (event.last_timestamp.clone(), index::version(event)));
-            if let Some(event) = newest {
-                return Ok(Some(trouble_of(&event)));
+            told = self.warning(run, &uid).await?;
+            if told.is_some() {
+                break;
             }
         }
-        Ok(None)
+        self.known.heard(run, job, told.clone());
+        Ok(told)
     }
+
+    /// The newest warning about an object.
+    async fn warning(&self, run: &Run<'_>, uid: &str) -> Result<Option<Notice>, Error> {
+        let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(20);
+        let answer = call("list", "events", self.api::<Event>(run.namespace).list(&params)).await?;
+        let Answer::Ok(events) = answer else { return Ok(None) };
+        // Whether a pod has waited for a node for too long is read from the pod.
+        let told = events.items.into_iter().filter(|event| event.reason.as_deref() != Some("FailedScheduling"));
+        Ok(told.max_by_key(|event| (event.last_timestamp.clone(), index::version(event))).map(|event| trouble_of(&event)))
+    }
+}
+
+/// Whether a node was found for a pod.
+fn is_scheduled(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "PodScheduled" && condition.status == "True")
+}
+
+/// What an order was made from.
+pub fn request_of(order: &ConfigMap) -> Option<Request> {
+    serde_json::from_str(order.data.as_ref()?.get(REQUEST)?).ok()
 }
 
 /// Whether a Job that is being followed has ended, and its pods are not seen to have: one watch may be ahead of another, and what a

@@ -2,6 +2,7 @@
 
 use crate::index::version;
 use crate::latest::Latest;
+use crate::observe::request_of;
 use crate::shell::{Answer, Error, Shell, call};
 use backfill_core::api::{ActiveBackfill, FeatureSet, FeatureSetBackfill, FeatureStore, LedgerEntry, RunningBackfill};
 use backfill_core::plan::manifest::ORDER_HASH;
@@ -70,6 +71,7 @@ impl Shell {
         let written = call("update", &what, api.replace_status(run.name, &PostParams::default(), &new)).await?;
         // Without the object there is nobody left to tell.
         let Answer::Ok(written) = written else { return Err(Error::Conflict { what }) };
+        self.caches.open.put(&written);
         self.caches.written.backfills.put(written);
         let said = announcements(backfill.status.as_ref(), &plan.status);
         let engine = self.known.request(run).map(|request| request.template.engine);
@@ -279,15 +281,7 @@ impl Shell {
     /// Makes the order and the Job, when nothing of another run lives.
     async fn launch(&self, run: &Run<'_>, order: &ConfigMap, job: &Job) -> Result<(), Error> {
         self.refuse_company(run, &job.name_any()).await?;
-        let made = call("create", "the order", self.api(run.namespace).create(&PostParams::default(), order)).await?;
-        if let Answer::Exists = made {
-            let found = call("get", "the order", self.api::<ConfigMap>(run.namespace).get(&order.name_any())).await?.found();
-            // What an earlier try wrote is what the run does.
-            if found.is_some_and(|found| found.metadata.deletion_timestamp.is_some() || !run.owns(found.metadata.labels.as_ref()))
-            {
-                return Err(Error::Busy { what: format!("an order of the name {} is in the way", order.name_any()) });
-            }
-        }
+        self.order(run, order).await?;
         let api = self.api::<Job>(run.namespace);
         let made = match call("create", "the Job", api.create(&PostParams::default(), job)).await? {
             Answer::Ok(made) => made,
@@ -306,7 +300,29 @@ impl Shell {
         };
         let mut made = made;
         crate::caches::prune_job(&mut made);
-        self.caches.jobs.put(made);
+        self.caches.jobs.put(&made);
+        Ok(())
+    }
+
+    async fn order(&self, run: &Run<'_>, order: &ConfigMap) -> Result<(), Error> {
+        let api = self.api::<ConfigMap>(run.namespace);
+        match call("create", "the order", api.create(&PostParams::default(), order)).await? {
+            Answer::Ok(made) => {
+                if let Some(request) = request_of(&made) {
+                    self.known.requested(run, request);
+                }
+            }
+            Answer::Exists => {
+                let found = call("get", "the order", api.get(&order.name_any())).await?.found();
+                // What an earlier try wrote is what the run does.
+                let in_the_way =
+                    |found: &ConfigMap| found.metadata.deletion_timestamp.is_some() || !run.owns(found.metadata.labels.as_ref());
+                if found.as_ref().is_some_and(in_the_way) {
+                    return Err(Error::Busy { what: format!("an order of the name {} is in the way", order.name_any()) });
+                }
+            }
+            Answer::NotFound => return Err(Error::Conflict { what: "the namespace".to_owned() }),
+        }
         Ok(())
     }
 

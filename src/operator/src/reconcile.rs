@@ -2,7 +2,7 @@
 
 use crate::observe::Facts;
 use crate::shell::{Error, Shell, lock};
-use backfill_core::api::FeatureSetBackfill;
+use backfill_core::api::{FeatureSetBackfill, FeatureStore};
 use backfill_core::condition::{ConditionType, Reason};
 use backfill_core::plan::run::Run;
 use backfill_core::plan::{Announcement, Effect, Plan, Rival, created, plan};
@@ -89,9 +89,10 @@ impl Shell {
     }
 
     /// Wakes as many backfills as a store has free slots.
-    pub fn wake_waiters(&self, store: &backfill_core::api::FeatureStore) {
-        let slots = store.slots();
-        let free = slots.saturating_sub(store.status.as_ref().map_or(0, |status| status.running.len()));
+    pub fn wake_waiters(&self, store: Arc<FeatureStore>) {
+        // What a watch tells may be older than slots that were taken since.
+        let store = self.caches.written.stores.newest(store);
+        let free = store.slots().saturating_sub(store.status.as_ref().map_or(0, |status| status.running.len()));
         let mut waiters = lock(&self.known.waiters);
         let key = format!("{}/{}", store.namespace().unwrap_or_default(), store.name_any());
         let Some(of_store) = waiters.get_mut(&key) else { return };
@@ -110,19 +111,27 @@ impl Shell {
     /// Wakes the first in the queue of a feature set.
     pub fn wake_head(&self, namespace: &str, feature_set: &str) {
         let open = self.caches.open.of(&format!("{namespace}/{feature_set}"));
-        let waiting = open.iter().map(|backfill| (Rival::of(backfill), backfill)).filter(|(rival, _)| rival.waits);
-        if let Some((_, head)) = waiting.min_by(|(a, _), (b, _)| (a.created, &a.uid).cmp(&(b.created, &b.uid))) {
-            self.look_at(ObjectRef::from_obj(head.as_ref()));
+        let waiting = open.iter().filter(|open| open.rival.waits);
+        let place = |rival: &Rival| (rival.created, rival.uid.clone());
+        if let Some(head) = waiting.min_by_key(|open| place(&open.rival)) {
+            self.look_at(head.backfill.clone());
+        }
+    }
+
+    /// Wakes the first in the queue of a feature set that nobody holds. Who holds one wakes it when it lets go.
+    pub fn wake_next(&self, namespace: &str, feature_set: &str) {
+        let set = self.caches.feature_sets.get(&ObjectRef::new(feature_set).within(namespace));
+        if set.is_some_and(|set| set.status.as_ref().is_none_or(|status| status.active.is_none())) {
+            self.wake_head(namespace, feature_set);
         }
     }
 
     /// Wakes backfills that lack something: it may have appeared.
     pub fn wake_refused(&self, namespace: Option<&str>) {
-        for backfill in self.caches.open.all() {
-            let here = namespace.is_none_or(|namespace| backfill.metadata.namespace.as_deref() == Some(namespace));
-            let unheld = backfill.status.as_ref().is_none_or(|status| status.attempts.is_empty());
-            if here && unheld && !Rival::of(&backfill).waits {
-                self.look_at(ObjectRef::from_obj(backfill.as_ref()));
+        for open in self.caches.open.all() {
+            let here = namespace.is_none_or(|namespace| open.backfill.namespace.as_deref() == Some(namespace));
+            if here && open.unordered && !open.rival.waits {
+                self.look_at(open.backfill.clone());
             }
         }
     }

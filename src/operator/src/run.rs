@@ -204,11 +204,11 @@ fn watch_scope(
     let (wake, woken) = mpsc::unbounded();
     let caches = Caches {
         backfills: backfills.clone(),
-        open: Index::by(caches::by_feature_set),
+        open: Index::new(caches::by_feature_set),
         feature_sets,
         stores,
-        jobs: Index::by(caches::by_backfill),
-        pods: Index::by(caches::by_backfill),
+        jobs: Index::new(caches::by_backfill),
+        pods: Index::new(caches::by_backfill),
         written: Written::default(),
     };
     let shell = Arc::new(Shell {
@@ -251,7 +251,7 @@ fn watch_scope(
         if let Ok(event) = event {
             on_backfill.caches.open.apply(event);
             if let watcher::Event::Apply(backfill) | watcher::Event::Delete(backfill) = event {
-                on_backfill.wake_head(&backfill.namespace().unwrap_or_default(), &backfill.spec.feature_set);
+                on_backfill.wake_next(&backfill.namespace().unwrap_or_default(), &backfill.spec.feature_set);
             }
         }
     });
@@ -275,7 +275,7 @@ fn feature_set_changed(shell: &Shell, set: &FeatureSet, judge: &Judge) {
 }
 
 fn store_changed(shell: &Shell, store: &FeatureStore, judge: &Judge) {
-    shell.wake_waiters(store);
+    shell.wake_waiters(Arc::new(store.clone()));
     let seen = store.status.as_ref().and_then(|status| status.observed_generation);
     let is_gone = shell.caches.stores.get(&ObjectRef::from_obj(store)).is_none();
     if seen == store.metadata.generation && !is_gone {

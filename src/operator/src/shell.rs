@@ -4,20 +4,25 @@ use crate::caches::{Caches, ClusterCaches};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use backfill_core::api::{FeatureSetBackfill, Mode};
+use backfill_core::contract::Notice;
 use backfill_core::plan::Settings;
 use backfill_core::plan::run::Run;
 use backfill_core::request::Request;
 use chrono::{DateTime, Utc};
 use futures::channel::mpsc::UnboundedSender;
+use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// No call to the API server takes longer; watches aside.
 const CALL_MAX: Duration = Duration::from_secs(30);
+
+/// How soon events of the same Job are asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The name under which events are reported.
 pub const REPORTER: &str = "backfill-operator";
@@ -54,13 +59,39 @@ pub type Queue = BTreeMap<(DateTime<Utc>, String), ObjectRef<FeatureSetBackfill>
 pub struct Known {
     claims: Mutex<HashMap<String, DateTime<Utc>>>,
     requests: Mutex<HashMap<String, Arc<Request>>>,
+    troubles: Mutex<HashMap<String, Trouble>>,
+    /// Who holds it asks for events.
+    pub asking: tokio::sync::Mutex<()>,
     /// How often reconciling an object has failed in a row.
     pub failures: Mutex<HashMap<ObjectRef<FeatureSetBackfill>, u32>>,
     /// Backfills that wait for a slot of a store, by namespace and store, in the order of creation.
     pub waiters: Mutex<HashMap<String, Queue>>,
 }
 
+/// What events said of a Job.
+struct Trouble {
+    job: Option<String>,
+    heard_at: Instant,
+    notice: Option<Notice>,
+}
+
 impl Known {
+    /// What events said of a run's Job when they were asked for last, and whether that is not long ago.
+    pub fn trouble(&self, run: &Run<'_>, job: &Job) -> (Option<Notice>, bool) {
+        let troubles = lock(&self.troubles);
+        let trouble = troubles.get(&run_key(run)).filter(|trouble| trouble.job == job.metadata.uid);
+        (
+            trouble.and_then(|trouble| trouble.notice.clone()),
+            trouble.is_some_and(|trouble| trouble.heard_at.elapsed() < ASK_AGAIN),
+        )
+    }
+
+    /// Keeps what events say of a run's Job.
+    pub fn heard(&self, run: &Run<'_>, job: &Job, notice: Option<Notice>) {
+        let trouble = Trouble { job: job.metadata.uid.clone(), heard_at: Instant::now(), notice };
+        lock(&self.troubles).insert(run_key(run), trouble);
+    }
+
     /// When the run's claim was made.
     pub fn claim(&self, run: &Run<'_>) -> Option<DateTime<Utc>> {
         lock(&self.claims).get(&run_key(run)).copied()
@@ -87,6 +118,7 @@ impl Known {
     pub fn forget(&self, run: &Run<'_>) {
         lock(&self.claims).remove(&run_key(run));
         lock(&self.requests).remove(&run_key(run));
+        lock(&self.troubles).remove(&run_key(run));
     }
 }
 
