@@ -14,11 +14,13 @@ def main() -> None:
     parser.add_argument("--backfills", type=int, default=10_000)
     parser.add_argument("--sets", type=int, default=1_000)
     parser.add_argument("--slots", type=int, default=200, help="how many backfills of the store may run at once")
+    parser.add_argument("--finish", type=int, default=2_000, help="how many of them are waited for")
     parser.add_argument("--shipped-backfills", type=int, default=500, help="how many with the controllers as shipped")
     parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="keep the result in docs/benchmarks.md")
     arguments = parser.parse_args()
-    raised = run(arguments.bench, arguments.backfills, arguments.sets, arguments.slots)
-    shipped = run(arguments.bench, arguments.shipped_backfills, min(arguments.sets, arguments.shipped_backfills), arguments.slots, "as-shipped")
+    raised = run(arguments.bench, arguments.backfills, arguments.sets, arguments.slots, arguments.finish)
+    few = arguments.shipped_backfills
+    shipped = run(arguments.bench, few, min(arguments.sets, few), arguments.slots, few, "as-shipped")
     lines = [f"`make bench-operator` on {machine()}, which the whole control plane shares", "", *listed(raised), "", *listed(shipped)]
     keep("operator", lines) if arguments.keep else print("\n".join(lines))
 
