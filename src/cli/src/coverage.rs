@@ -12,7 +12,7 @@ use std::io::IsTerminal;
 const WIDTH: usize = 72;
 
 /// The columns left of the lanes.
-const MARGIN: usize = 10;
+const MARGIN: usize = 12;
 
 /// How many columns there are.
 pub fn width() -> usize {
@@ -128,13 +128,13 @@ mod tests {
             "ledger": [entry("second", "2024-01-06T00:00:00Z", "2024-01-11T00:00:00Z", false),
                        entry("first", "2024-01-01T00:00:00Z", "2024-01-16T00:00:00Z", true)],
         });
-        let text = draw(&set(&status), 30);
+        let text = draw(&set(&status), 32);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[1], "          2024-01-012024-01-21");
-        assert_eq!(lines[2], "offline   ████████████████████");
-        assert_eq!(lines[3], "online    █████░░░░░█████▒▒▒▒▒");
-        assert_eq!(lines[6], "          second: offline, version 3");
-        assert_eq!(lines[7], "2024-06-01·····█████··········");
+        assert_eq!(lines[1], "            2024-01-012024-01-21");
+        assert_eq!(lines[2], "offline     ████████████████████");
+        assert_eq!(lines[3], "online      █████░░░░░█████▒▒▒▒▒");
+        assert_eq!(lines[6], "            second: offline, version 3");
+        assert_eq!(lines[7], "2024-06-01  ·····█████··········");
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn sets_show_what_was_replaced() -> Result<()> {
         let get = world.features(&["sets", "get", "UserClicks"]).await?.with(0)?.stdout;
         assert!(get.contains("REPLACED AT") && get.contains("wrong prices"), "{get}");
         let drawn = world.features(&["sets", "coverage", "user-clicks"]).await?.with(0)?.stdout;
-        assert!(drawn.contains(&format!("offline   {}\n", "█".repeat(72))), "{drawn}");
+        assert!(drawn.contains(&format!("offline     {}\n", "█".repeat(72))), "{drawn}");
         assert!(drawn.contains("may: offline and online, version 0, wrong prices"), "{drawn}");
         let document = world.features(&["sets", "coverage", "user-clicks", "-o", "json"]).await?.with(0)?.json()?;
         assert_eq!(document["status"]["coverage"][0]["start"], "2024-05-01T00:00:00Z");

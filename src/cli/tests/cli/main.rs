@@ -5,6 +5,7 @@ mod connection;
 mod create;
 mod dashboard;
 mod follow;
+mod golden;
 mod logs;
 mod lookup;
 mod parity;

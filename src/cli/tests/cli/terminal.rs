@@ -7,7 +7,7 @@ use kube::api::ListParams;
 use tokio::io::AsyncWriteExt;
 
 /// Runs the program on a terminal of so many columns (`script` of util-linux makes it) and types `input`.
-async fn terminal(world: &World, columns: u16, arguments: &[&str], input: &str) -> Result<(Option<i32>, String)> {
+pub async fn terminal(world: &World, columns: u16, arguments: &[&str], input: &str) -> Result<(Option<i32>, String)> {
     let words: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
     let line = format!("stty cols {columns} rows 40; '{PROGRAM}' {} --environment '{}'", words.join(" "), world.name());
     let mut child =
