@@ -33,6 +33,13 @@ DELTA_JARS := io.delta:delta-spark_4.2_2.13:4.4.0 io.delta:delta-storage:4.4.0
 # Static: runs on every distribution.
 CLI_TARGET ?= x86_64-unknown-linux-musl
 
+# Static too, but with the C library whose allocator is fast. Paths of this machine stay out, so that another one builds the same.
+IMAGE_TARGET ?= x86_64-unknown-linux-gnu
+IMAGE_FLAGS := -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/source --remap-path-prefix=$(HOME)/.cargo=/cargo
+SKIPPED := $(CARGO_TARGET_DIR)/skipped
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+NODES ?= 1
+
 # Built apart: what the operator asks of shared crates must not make the data crates compile anew.
 DATA_PLANE := --package backfill-core --package backfill-worker
 CONTROL_PLANE := --package backfill-operator --package backfill-cli --package backfill-e2e
@@ -59,11 +66,14 @@ quickstart: compiler ## Fills two feature sets from real data, corrects a part o
 	cargo run --package backfill-worker -- local -f $(QUICKSTART) --state $(STATE)
 
 .PHONY: test
-test: compiler redis faketime chromium $(TEST_VENV)/ready $(BROWSER_VENV)/ready ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
+test: compiler redis faketime chromium nodes-if-possible $(TEST_VENV)/ready $(BROWSER_VENV)/ready ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
 	src/e2e/tools/build
 	BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test $(DATA_PLANE) --features backfill-worker/failpoints
 	cargo build $(CONTROL_PLANE)
-	BACKFILL_BROWSER_PYTHON=$(BROWSER_VENV)/bin/python cargo test $(CONTROL_PLANE) -- --test-threads=8
+	@rm -f $(SKIPPED)
+	BACKFILL_BROWSER_PYTHON=$(BROWSER_VENV)/bin/python BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python BACKFILL_SKIPPED=$(SKIPPED) \
+	  cargo test $(CONTROL_PLANE) -- --test-threads=8
+	@if [ -s $(SKIPPED) ]; then echo "These tests cannot run here:"; sort $(SKIPPED); fi
 
 .PHONY: lint
 lint: compiler ## Checks format, lints, and that the core depends on no client, runtime or data crate.
@@ -80,9 +90,10 @@ deny: ## Checks the dependencies' licences and sources; needs cargo-deny (cargo 
 	cargo deny check bans licenses sources
 
 .PHONY: generate
-generate: compiler ## Writes the files that are generated from the code: crds/, docs/cli.md.
+generate: compiler ## Writes the files that are generated: crds/, docs/cli.md, the chart's README and copies, deploy/install.yaml, golden files.
 	cargo run --package backfill-core --example crds
 	cargo run --package backfill-cli --example generate
+	BACKFILL_BLESS=1 cargo test --package backfill-e2e --test chart -- files:: renders::renders_are_as_kept argo::the_golden_folder
 
 .PHONY: cli
 cli: compiler ## Builds the kubectl plugin, its man pages and its archive for krew: dist/.
@@ -92,6 +103,42 @@ cli: compiler ## Builds the kubectl plugin, its man pages and its archive for kr
 	mkdir -p dist && cp $(CARGO_TARGET_DIR)/$(CLI_TARGET)/release/kubectl-features deploy/krew/kubectl_complete-features LICENSE dist/
 	cargo run --package backfill-cli --example generate -- dist/man
 	tar --create --gzip --file dist/features_linux_amd64.tar.gz --directory dist kubectl-features kubectl_complete-features LICENSE man
+
+.PHONY: images
+images: export RUSTFLAGS = $(IMAGE_FLAGS)
+images: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+images: export REVISION ?= $(shell git rev-parse HEAD)
+images: export VERSION := $(VERSION)
+images: compiler ## Builds release images, static and reproducible, and their bills of materials: dist/images/. Takes half an hour.
+	$(call require,command -v buildah && test -e /etc/ssl/certs/ca-certificates.crt,buildah ca-certificates)
+	rustup target add $(IMAGE_TARGET)
+	cargo build --release --target $(IMAGE_TARGET) --package backfill-operator --package backfill-cli
+	@# Functions that were compiled to the same code are linked once.
+	cargo rustc --release --target $(IMAGE_TARGET) --package backfill-worker --bin backfill-worker -- -C link-arg=-Wl,--icf=all
+	mkdir -p dist/images && rm -f dist/images/*
+	deploy/images/build deploy/images/operator/Containerfile backfill-operator:$(VERSION) oci-archive:dist/images/backfill-operator.tar \
+	  $(addprefix $(CARGO_TARGET_DIR)/$(IMAGE_TARGET)/release/,backfill-operator kubectl-features)
+	deploy/images/build deploy/images/worker/Containerfile backfill-worker:$(VERSION) oci-archive:dist/images/backfill-worker.tar \
+	  $(CARGO_TARGET_DIR)/$(IMAGE_TARGET)/release/backfill-worker
+	deploy/images/sbom backfill-operator $(IMAGE_TARGET) dist/images/backfill-operator.cdx.json backfill-operator backfill-cli
+	deploy/images/sbom backfill-worker $(IMAGE_TARGET) dist/images/backfill-worker.cdx.json backfill-worker
+	@ls -l dist/images
+
+.PHONY: cluster
+cluster: compiler redis nodes ## Starts a cluster with a node that runs real pods, in the background; prints how to talk to it. Linux, root.
+	@src/e2e/tools/build > /dev/null
+	cargo build $(DATA_PLANE)
+	cargo build $(CONTROL_PLANE)
+	@$(CARGO_TARGET_DIR)/debug/cluster up $(NODES)
+
+.PHONY: demo
+demo: cluster $(TEST_VENV)/ready ## On such a cluster: the chart, Redis and S3 as pods, the flights example; a reset and two intervals.
+	@KUBECONFIG=$$($(CARGO_TARGET_DIR)/debug/cluster up | sed 's/^export KUBECONFIG=//') TOOLS=$$(src/e2e/tools/build) \
+	  PYTHON=$(TEST_VENV)/bin/python deploy/demo/run
+
+.PHONY: cluster-down
+cluster-down: ## Ends that cluster without a trace.
+	@if [ -x $(CARGO_TARGET_DIR)/debug/cluster ]; then $(CARGO_TARGET_DIR)/debug/cluster down; fi
 
 .PHONY: data
 data: $(DATA_VENV)/ready ## Makes the quickstart's Parquet files from the published flights of 2013.
@@ -130,6 +177,16 @@ redis:
 .PHONY: chromium
 chromium:
 	$(call require,command -v chromium,chromium)
+
+.PHONY: nodes
+nodes:
+	$(call require,command -v buildah && command -v containerd && command -v ip && command -v iptables && command -v runc && \
+	  test -e /usr/lib/cni/bridge,buildah ca-certificates containerd containernetworking-plugins iproute2 iptables runc)
+
+# Tests that need nodes are skipped where these cannot run, and say so.
+.PHONY: nodes-if-possible
+nodes-if-possible:
+	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then $(MAKE) --no-print-directory nodes; fi
 
 .PHONY: faketime
 faketime:

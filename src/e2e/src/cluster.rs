@@ -4,6 +4,7 @@ use crate::access::{self, Who};
 use crate::certificates::Certificates;
 use crate::kubectl::{self, Output};
 use crate::namespace::Namespace;
+use crate::node::{self, Network, Nodes, Plane};
 use crate::process::{Folder, Process};
 use crate::{tools, wait};
 use anyhow::{Context, Result, ensure};
@@ -16,13 +17,19 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::conditions::is_crd_established;
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::Value;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The controllers that take part: what makes and counts pods of Jobs, what tidies up, and what fills aggregated roles.
 const CONTROLLERS: &str = "job-controller,garbage-collector-controller,pod-garbage-collector-controller,namespace-controller,\
                            serviceaccount-controller,resourcequota-controller,clusterrole-aggregation-controller";
+
+/// The controllers that real pods and their Services need besides.
+const NODE_CONTROLLERS: &str = "deployment-controller,replicaset-controller,endpointslice-controller,\
+                                root-ca-certificate-publisher-controller,disruption-controller,node-lifecycle-controller,\
+                                taint-eviction-controller,persistentvolume-binder-controller,\
+                                persistentvolumeclaim-protection-controller";
 
 /// How a cluster is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +38,8 @@ pub struct Options {
     pub controller_qps: u32,
     /// Requests of the controllers at once. Kubernetes' own default is 30.
     pub controller_burst: u32,
+    /// How many nodes run real pods, at most three. Without nodes pods can only be played.
+    pub nodes: u8,
     /// Further flags of the API server.
     pub server_flags: Vec<String>,
     /// Further flags of the controllers.
@@ -39,7 +48,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { controller_qps: 1000, controller_burst: 2000, server_flags: Vec::new(), controller_flags: Vec::new() }
+        Self { controller_qps: 1000, controller_burst: 2000, nodes: 0, server_flags: Vec::new(), controller_flags: Vec::new() }
     }
 }
 
@@ -55,6 +64,7 @@ impl Options {
 /// Belongs to the tokio runtime in which it was started.
 pub struct Cluster {
     // Dropped in this order: each talks to the next.
+    nodes: Option<Nodes>,
     controllers: Process,
     server: Process,
     store: Process,
@@ -78,23 +88,30 @@ impl Cluster {
         // Fails when there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = Folder::create()?;
-        let certificates = Certificates::write(folder.path())?;
+        let network = if options.nodes > 0 { Some(Network::start(folder.path()).await?) } else { None };
+        let place = Place::new(network.as_ref(), options)?;
+        let certificates = Certificates::write(folder.path(), &place.names)?;
         let token = uuid::Uuid::new_v4().to_string();
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let url = format!("https://127.0.0.1:{port}");
+        let url = format!("https://{}:{}", place.address, place.port);
         let kubeconfig = folder.path().join("admin.kubeconfig");
         std::fs::write(&kubeconfig, access::kubeconfig(&url, &certificates.authority, &token, None).to_string())?;
 
         let mut store = start_store(folder.path()).await?;
-        let mut server = start_server(folder.path(), &certificates, &token, port, options)?;
+        let mut server = start_server(folder.path(), &certificates, &token, &place)?;
         let client = client(&kubeconfig).await?;
         let mut alive = || server.check().and(store.check());
         install(&client, &mut alive).await?;
         // The garbage collector looks for new resources every 30 s only: it starts when ours are there.
-        let controllers = start_controllers(folder.path(), &kubeconfig, options)?;
+        let controllers = start_controllers(folder.path(), &kubeconfig, &certificates, options)?;
         ready(&client, &mut alive).await?;
+        let plane =
+            Plane { folder: folder.path(), certificates: &certificates, kubeconfig: &kubeconfig, url: &url, client: &client };
+        let nodes = match network {
+            Some(network) => Some(Nodes::start(&plane, network, &place.node_tokens).await?),
+            None => None,
+        };
         let files = AtomicU32::new(0);
-        Ok(Self { controllers, server, store, client, url, token, kubeconfig, certificates, files, folder })
+        Ok(Self { nodes, controllers, server, store, client, url, token, kubeconfig, certificates, files, folder })
     }
 
     /// The admin's client.
@@ -110,6 +127,11 @@ impl Cluster {
     /// The admin's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// The nodes of a cluster that was started with some.
+    pub fn nodes(&self) -> Result<&Nodes> {
+        self.nodes.as_ref().context("this cluster was started without nodes")
     }
 
     /// The ids of the control plane's processes.
@@ -202,33 +224,79 @@ async fn start_store(folder: &Path) -> Result<Process> {
     Ok(process)
 }
 
-fn start_server(folder: &Path, certificates: &Certificates, token: &str, port: u16, options: &Options) -> Result<Process> {
+/// Where the API server is found.
+struct Place {
+    address: IpAddr,
+    port: u16,
+    /// Its names and addresses.
+    names: Vec<String>,
+    /// The tokens of the nodes' kubelets.
+    node_tokens: Vec<String>,
+    /// Flags that belong to the place.
+    flags: Vec<String>,
+}
+
+impl Place {
+    /// On the wire to the nodes, or on the loopback interface when there are none.
+    fn new(network: Option<&Network>, options: &Options) -> Result<Self> {
+        let address = IpAddr::from(network.map_or(Ipv4Addr::LOCALHOST, Network::machine));
+        let mut names = vec![address.to_string(), "localhost".to_owned()];
+        let mut flags = vec![format!("--bind-address={address}"), format!("--advertise-address={address}")];
+        match network {
+            Some(network) => {
+                let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+                names.extend(service.into_iter().chain([network.kubernetes().to_string()]));
+                flags.extend([
+                    "--authorization-mode=Node,RBAC".to_owned(),
+                    "--enable-admission-plugins=NodeRestriction".to_owned(),
+                    "--kubelet-preferred-address-types=InternalIP".to_owned(),
+                    format!("--service-cluster-ip-range={}", network.services()),
+                ]);
+            }
+            None => flags.extend([
+                "--authorization-mode=RBAC".to_owned(),
+                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+                // There is no Service for the API server: the loopback address cannot be one of its endpoints.
+                "--endpoint-reconciler-type=none".to_owned(),
+            ]),
+        }
+        flags.extend_from_slice(&options.server_flags);
+        let port = TcpListener::bind((address, 0))?.local_addr()?.port();
+        let node_tokens = (0..options.nodes).map(|_| uuid::Uuid::new_v4().to_string()).collect();
+        Ok(Self { address, port, names, node_tokens, flags })
+    }
+}
+
+fn start_server(folder: &Path, certificates: &Certificates, token: &str, place: &Place) -> Result<Process> {
     let tokens = folder.join("tokens.csv");
-    std::fs::write(&tokens, format!("{token},admin,admin,\"system:masters\"\n"))?;
+    let mut known = format!("{token},admin,admin,\"system:masters\"\n");
+    for (number, token) in (0..).zip(&place.node_tokens) {
+        let name = node::name(number);
+        known.push_str(&format!("{token},system:node:{name},{name},\"system:nodes\"\n"));
+    }
+    std::fs::write(&tokens, known)?;
     let mut arguments = vec![
         format!("--etcd-servers=unix://{}", folder.join("etcd.sock").display()),
-        "--bind-address=127.0.0.1".to_owned(),
-        "--advertise-address=127.0.0.1".to_owned(),
-        format!("--secure-port={port}"),
+        format!("--secure-port={}", place.port),
         format!("--tls-cert-file={}", certificates.server.display()),
         format!("--tls-private-key-file={}", certificates.server_key.display()),
         format!("--token-auth-file={}", tokens.display()),
-        "--authorization-mode=RBAC".to_owned(),
+        format!("--kubelet-client-certificate={}", certificates.kubelet_client.display()),
+        format!("--kubelet-client-key={}", certificates.kubelet_client_key.display()),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         format!("--service-account-key-file={}", certificates.token_public_key.display()),
         format!("--service-account-signing-key-file={}", certificates.token_key.display()),
-        "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-        // There is no Service for the API server: the loopback address cannot be one of its endpoints.
-        "--endpoint-reconciler-type=none".to_owned(),
     ];
-    arguments.extend_from_slice(&options.server_flags);
+    arguments.extend_from_slice(&place.flags);
     Process::start(&tools::path("kube-apiserver")?, &arguments, folder)
 }
 
-fn start_controllers(folder: &Path, kubeconfig: &Path, options: &Options) -> Result<Process> {
+fn start_controllers(folder: &Path, kubeconfig: &Path, certificates: &Certificates, options: &Options) -> Result<Process> {
+    let of_nodes = if options.nodes > 0 { format!(",{NODE_CONTROLLERS}") } else { String::new() };
     let mut arguments = vec![
         format!("--kubeconfig={}", kubeconfig.display()),
-        format!("--controllers={CONTROLLERS}"),
+        format!("--controllers={CONTROLLERS}{of_nodes}"),
+        format!("--root-ca-file={}", certificates.authority.display()),
         "--leader-elect=false".to_owned(),
         "--secure-port=0".to_owned(),
         format!("--kube-api-qps={}", options.controller_qps),

@@ -43,7 +43,8 @@ pub async fn kstatus(objects: &[Value]) -> Result<Vec<String>> {
     Ok(output.lines().map(str::to_owned).collect())
 }
 
-async fn run(mut command: Command, input: &str) -> Result<Output> {
+/// Runs a program; `input` is its standard input.
+pub async fn run(mut command: Command, input: &str) -> Result<Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
     let mut stdin = child.stdin.take().context("standard input is piped")?;

@@ -1,29 +1,35 @@
-//! A Kubernetes control plane for tests, without containers, and pods that are played.
+//! Kubernetes clusters for tests, built from source: with pods that are played, or with nodes that run real ones.
 //!
 //! etcd, kube-apiserver and kube-controller-manager are the real ones, of the version in `tools/`, as plain processes of the test
-//! process. There is no node: a played kubelet binds the pods of backfills and reports about them what a test's script says.
+//! process. Without nodes a played kubelet binds the pods of backfills and reports about them what a test's script says; with
+//! [`node`]s, on Linux and as root, pods are real.
 //! Knows the resources and the contract of [`backfill_core`]; never the data crates: what a worker does to data is tested there.
 
 mod access;
 mod certificates;
 mod cluster;
+pub mod helm;
 mod kubectl;
 pub mod kubelet;
 mod namespace;
+pub mod node;
 mod operator;
 mod process;
+pub mod programs;
 pub mod proxy;
 mod shared;
+mod skip;
 mod tools;
 mod wait;
 
 pub use access::Who;
 pub use cluster::{Cluster, Options};
-pub use kubectl::Output;
+pub use kubectl::{Output, kubectl};
 pub use kubelet::{Act, Kubelet};
 pub use namespace::Namespace;
 pub use operator::{Operator, OperatorOptions};
 pub use proxy::Proxy;
 pub use shared::{Shared, test};
+pub use skip::skip_without_nodes;
 pub use tools::path as tool;
-pub use wait::{LIMIT, eventually, until};
+pub use wait::{LIMIT, eventually, eventually_within, until, until_within};

@@ -1,9 +1,10 @@
 //! The operator as users run it: its program, as a process.
 
 use crate::process::{Folder, Process};
-use anyhow::{Context, Result, ensure};
+use crate::programs;
+use anyhow::Result;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How an operator is run.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +45,12 @@ impl Operator {
         let mut environment =
             vec![("KUBECONFIG", kubeconfig.display().to_string()), ("RUST_LOG", "info,backfill_operator=debug".to_owned())];
         environment.extend(options.environment.iter().map(|(name, value)| (name.as_str(), value.clone())));
-        let process = Process::start_with(&program()?, &arguments, &environment, folder.path())?;
+        let process = Process::start_with(
+            &programs::built("backfill-operator", "backfill-operator")?,
+            &arguments,
+            &environment,
+            folder.path(),
+        )?;
         Ok(Self { process, address, folder })
     }
 
@@ -77,17 +83,4 @@ impl Operator {
         connection.read_to_string(&mut answer).await?;
         Ok(answer)
     }
-}
-
-/// The operator's program lies beside the tests': `<target>/<profile>/backfill-operator`.
-fn program() -> Result<PathBuf> {
-    if let Ok(path) = std::env::var("BACKFILL_OPERATOR") {
-        return Ok(path.into());
-    }
-    let tests = std::env::current_exe()?;
-    let folders = tests.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join("backfill-operator")).find(|program| program.exists());
-    let found = found.context("the operator is not built; run: cargo build -p backfill-operator")?;
-    ensure!(found.is_file(), "{} is no program", found.display());
-    Ok(found)
 }

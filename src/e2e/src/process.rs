@@ -24,10 +24,17 @@ impl Process {
     /// The same, with variables in its environment.
     pub fn start_with(program: &Path, arguments: &[String], environment: &[(&str, String)], folder: &Path) -> Result<Self> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let command = [&[program.display().to_string()], arguments].concat();
+        Self::start_as(&name, &command, environment, folder)
+    }
+
+    /// Starts a command under a name of its own, which is that of its log, too. What it printed as this name before is kept.
+    pub fn start_as(name: &str, command_line: &[String], environment: &[(&str, String)], folder: &Path) -> Result<Self> {
+        let name = name.to_owned();
         let log = folder.join(format!("{name}.log"));
-        let output = std::fs::File::create(&log)?;
+        let output = std::fs::File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
+        command.args(["--pdeathsig", "KILL", "--"]).args(command_line);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = spawn(command).context("setpriv (Debian's util-linux) is needed to start the test cluster")?;
@@ -90,9 +97,17 @@ pub struct Folder {
 /// What the names of folders begin with; the id of the owning process and a number follow.
 const PREFIX: &str = "backfill-e2e-";
 
-/// Removes the folder when its standard input ends, which the kernel closes for a killed owner. Programs that are just being killed
-/// may still write into it.
-const SWEEP: &str = "cat > /dev/null; for i in 1 2 3 4 5; do rm -rf -- \"$1\" && exit; sleep 0.2; done 2> /dev/null";
+/// Removes the folder, and the cgroups of nodes that bear its name, when its standard input ends, which the kernel closes for a killed
+/// owner. Programs that are just being killed may still write into it, or be members of a cgroup.
+const SWEEP: &str = r#"
+cat > /dev/null
+groups() { find /sys/fs/cgroup -depth -type d \( -path "*/$1" -o -path "*/$1/*" \) "$2"; }
+for i in $(seq 50); do
+    groups "${1##*/}" -delete
+    rm -rf -- "$1" && [ -z "$(groups "${1##*/}" -print)" ] && exit
+    sleep 0.1
+done 2> /dev/null
+"#;
 
 impl Folder {
     /// A new empty folder.
@@ -131,7 +146,7 @@ fn sweep_the_dead() {
         let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
         if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
             // Another start may be removing it, too.
-            let _ = std::fs::remove_dir_all(entry.path());
+            let _ = Command::new("sh").args(["-c", SWEEP, "sweeper"]).arg(entry.path()).stdin(Stdio::null()).status();
         }
     }
 }

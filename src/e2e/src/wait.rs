@@ -19,17 +19,30 @@ pub async fn until<K>(api: &Api<K>, name: &str, condition: impl Condition<K>) ->
 where
     K: kube::Resource + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
 {
-    match tokio::time::timeout(LIMIT, await_condition(api.clone(), name, condition)).await {
+    until_within(api, name, condition, LIMIT).await
+}
+
+/// The same with another limit.
+pub async fn until_within<K>(api: &Api<K>, name: &str, condition: impl Condition<K>, limit: Duration) -> Result<Option<K>>
+where
+    K: kube::Resource + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
+{
+    match tokio::time::timeout(limit, await_condition(api.clone(), name, condition)).await {
         Ok(object) => object.with_context(|| format!("cannot watch {name}")),
         Err(_) => {
             let object = api.get_opt(name).await?;
-            bail!("waited {LIMIT:?} for {name}, which is {}", serde_json::to_string_pretty(&object)?)
+            bail!("waited {limit:?} for {name}, which is {}", serde_json::to_string_pretty(&object)?)
         }
     }
 }
 
 /// Waits until `look` finds something; fails after [`LIMIT`] with `what` was looked for.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    eventually_within(what, LIMIT, look).await
+}
+
+/// The same with another limit.
+pub async fn eventually_within<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let found = async {
         loop {
             if let Some(found) = look().await? {
@@ -38,5 +51,5 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Opt
             tokio::time::sleep(PACE).await;
         }
     };
-    tokio::time::timeout(LIMIT, found).await.unwrap_or_else(|_| bail!("waited {LIMIT:?} for {what}"))
+    tokio::time::timeout(limit, found).await.unwrap_or_else(|_| bail!("waited {limit:?} for {what}"))
 }

@@ -1,7 +1,7 @@
 //! What Prometheus is told. No label names an object of which there may be many: feature sets yes, backfills no.
 
 use backfill_core::api::{Engine, FeatureSetBackfillStatus};
-use backfill_core::condition::ConditionType;
+use backfill_core::condition::{ConditionType, Reason, is_true};
 use backfill_core::plan::Announcement;
 use backfill_core::plan::run::{Run, mode_word};
 use chrono::{DateTime, Utc};
@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub struct Metrics {
     durations: Family<ModeLabels, Histogram>,
     rows: Family<RowLabels, Counter>,
     last_success: Family<FeatureSetLabels, Gauge<f64, AtomicU64>>,
+    online_behind: Family<FeatureSetLabels, Gauge>,
     /// Backfills that hold their feature set.
     pub active: Gauge,
     /// Backfills that wait for their turn.
@@ -92,6 +94,7 @@ impl Metrics {
             durations: Family::new_with_constructor(run_buckets as fn() -> Histogram),
             rows: Family::default(),
             last_success: Family::default(),
+            online_behind: Family::default(),
             active: Gauge::default(),
             queued: Gauge::default(),
             reconciles: Family::default(),
@@ -116,6 +119,8 @@ impl Metrics {
             Unit::Seconds,
             metrics.last_success.clone(),
         );
+        let behind = "1 while the last run of both stores replaced the offline table alone";
+        backfills.register("online_behind", behind, metrics.online_behind.clone());
         backfills.register("active", "Backfills that hold their feature set", metrics.active.clone());
         backfills.register("queued", "Backfills that wait for their turn", metrics.queued.clone());
         registry.register("controller_reconcile", "Reconciles", metrics.reconciles.clone());
@@ -137,7 +142,7 @@ impl Metrics {
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(plain(&text))
     }
 
     /// One request to the API server.
@@ -172,6 +177,7 @@ impl Metrics {
         for announcement in said {
             let result = match announcement.kind {
                 ConditionType::Complete => "complete",
+                ConditionType::Failed if announcement.reason == Reason::Cancelled => "cancelled",
                 ConditionType::Failed => "failed",
                 ConditionType::Ready => "planned",
                 _ => continue,
@@ -196,12 +202,18 @@ impl Metrics {
             let took = (now - began.to_utc()).as_seconds_f64().max(0.0);
             self.durations.get_or_create(&ModeLabels { mode, result: result.to_owned() }).observe(took);
         }
+        let set = FeatureSetLabels { namespace: namespace.clone(), feature_set: feature_set.clone() };
+        let replaced = |kind| is_true(&status.conditions, kind);
+        match (replaced(ConditionType::OfflineReplaced), replaced(ConditionType::OnlineReplaced)) {
+            (_, true) => drop(self.online_behind.get_or_create(&set).set(0)),
+            (true, false) if result != "complete" => drop(self.online_behind.get_or_create(&set).set(1)),
+            (true | false, false) => {}
+        }
         if result != "complete" {
             return;
         }
         #[allow(clippy::cast_precision_loss)] // Seconds of this age fit.
         let at = now.timestamp() as f64;
-        let set = FeatureSetLabels { namespace: namespace.clone(), feature_set: feature_set.clone() };
         self.last_success.get_or_create(&set).set(at);
         let offline = status
             .offline
@@ -221,6 +233,31 @@ impl Metrics {
             self.rows.get_or_create(&labels).inc_by(rows);
         }
     }
+}
+
+/// OpenMetrics as every scraper and `promtool` read it: counters are named as their samples are, and nothing is an `info`.
+fn plain(open_metrics: &str) -> String {
+    let types = open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let suffixes: HashMap<&str, &str> = types
+        .filter_map(|(name, kind)| match kind {
+            "counter" => Some((name, "_total")),
+            "info" => Some((name, "_info")),
+            _ => None,
+        })
+        .collect();
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+        let about = ["# HELP ", "# TYPE "].into_iter().find_map(|head| Some((head, line.strip_prefix(head)?.split_once(' ')?)));
+        match about {
+            Some((head, (name, rest))) => {
+                let rest = if head == "# TYPE " && rest == "info" { "gauge" } else { rest };
+                text.extend([head, name, suffixes.get(name).unwrap_or(&""), " ", rest]);
+            }
+            None => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }
 
 impl Default for Metrics {

@@ -1,0 +1,101 @@
+//! From `kubectl apply` to replaced data in S3 and Redis.
+
+use crate::world::test;
+use anyhow::{Context, Result, ensure};
+use backfill_core::plan::run::label;
+use chrono::{DateTime, Utc};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::json;
+use std::io::Write;
+
+/// What a backfill may cost besides the work of its two steps. On an idle machine it is some 8 s; others test here, too.
+const OVERHEAD_SECONDS_MAX: f64 = 24.0;
+
+#[test]
+fn an_interval_is_replaced_in_s3_and_redis_and_nothing_else_is() -> Result<()> {
+    test(async |world| {
+        world.filled().await?;
+        world.stores.put_source(2).await?;
+        let watch = world.stores.watch(1, false).await?;
+        world.correct("correction").await?;
+        world.complete("correction").await?;
+        watch.end().await?;
+        world.holds(2).await?;
+        assert_eq!(world.stores.publishes().await?, 2);
+        world.backfill("back", json!({"undo": "correction"})).await?;
+        world.complete("back").await?;
+        world.holds(1).await
+    })
+}
+
+#[test]
+fn pods_of_a_backfill_hold_no_token_and_start_in_moments() -> Result<()> {
+    test(async |world| {
+        world.filled().await?;
+        let backfill = serde_json::to_value(world.backfills().get("fill").await?)?;
+        let pods = world.namespace.api::<Pod>().list(&ListParams::default().labels(label::BACKFILL)).await?;
+        assert_eq!(pods.items.len(), 2, "one per step");
+        for pod in &pods {
+            let volumes = serde_json::to_value(&pod.spec.as_ref().context("a spec")?.volumes)?;
+            assert!(!volumes.to_string().contains("serviceAccountToken"), "{volumes}");
+        }
+        let created = time(&backfill["metadata"]["creationTimestamp"])?;
+        let conditions = backfill["status"]["conditions"].as_array().context("conditions")?;
+        let complete = conditions.iter().find(|condition| condition["type"] == "Complete").context("complete")?;
+        let total = seconds(created, time(&complete["lastTransitionTime"])?);
+        let mut spent_well = 0.0;
+        let mut lines = format!("from apply to Complete: {total:.0} s\n");
+        for pod in &pods {
+            let spent = Spent::of(pod)?;
+            // A pod waits for room while those of other tests have it.
+            spent_well += spent.scheduled + spent.computed;
+            lines.push_str(&format!(
+                "  {}: created {:.0} s after apply, scheduled in {:.0} s, started in {:.0} s, worked {:.0} s\n",
+                pod.labels()[label::STEP],
+                seconds(created, spent.created),
+                spent.scheduled,
+                spent.started,
+                spent.computed,
+            ));
+        }
+        std::io::stderr().write_all(lines.as_bytes())?;
+        ensure!(total - spent_well <= OVERHEAD_SECONDS_MAX, "{lines}");
+        Ok(())
+    })
+}
+
+/// Where the time of a pod went. Kubernetes' times are whole seconds.
+struct Spent {
+    created: DateTime<Utc>,
+    scheduled: f64,
+    started: f64,
+    computed: f64,
+}
+
+impl Spent {
+    fn of(pod: &Pod) -> Result<Self> {
+        let pod = serde_json::to_value(pod)?;
+        let created = time(&pod["metadata"]["creationTimestamp"])?;
+        let conditions = pod["status"]["conditions"].as_array().context("conditions")?;
+        let scheduled = conditions.iter().find(|condition| condition["type"] == "PodScheduled").context("scheduled")?;
+        let scheduled = time(&scheduled["lastTransitionTime"])?;
+        let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+        let (started, finished) = (time(&ended["startedAt"])?, time(&ended["finishedAt"])?);
+        Ok(Self {
+            created,
+            scheduled: seconds(created, scheduled),
+            started: seconds(scheduled, started),
+            computed: seconds(started, finished),
+        })
+    }
+}
+
+fn time(value: &serde_json::Value) -> Result<DateTime<Utc>> {
+    Ok(value.as_str().with_context(|| format!("a time, not {value}"))?.parse()?)
+}
+
+fn seconds(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {
+    (to - from).as_seconds_f64()
+}
