@@ -99,8 +99,8 @@ generate: compiler ## Writes the files that are generated: crds/, docs/cli.md, t
 cli: compiler ## Builds the kubectl plugin, its man pages and its archive for krew: dist/.
 	$(call require,command -v musl-gcc,musl-tools)
 	rustup target add $(CLI_TARGET)
-	cargo build --release --package backfill-cli --target $(CLI_TARGET)
-	mkdir -p dist && cp $(CARGO_TARGET_DIR)/$(CLI_TARGET)/release/kubectl-features deploy/krew/kubectl_complete-features LICENSE dist/
+	cargo build --profile dist --package backfill-cli --target $(CLI_TARGET)
+	mkdir -p dist && cp $(CARGO_TARGET_DIR)/$(CLI_TARGET)/dist/kubectl-features deploy/krew/kubectl_complete-features LICENSE dist/
 	cargo run --package backfill-cli --example generate -- dist/man
 	tar --create --gzip --file dist/features_linux_amd64.tar.gz --directory dist kubectl-features kubectl_complete-features LICENSE man
 
