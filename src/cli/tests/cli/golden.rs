@@ -36,7 +36,7 @@ fn golden(world: &World, name: &str, printed: &str) {
         (r#""(resourceVersion|generation|observedGeneration)":\s*"?\d+"?"#, r#""$1": NUMBER"#),
         (r"-(offline|online|settle)-[0-9a-f]{10}", "-$1-HASH"),
         (r"[0-9a-f]{16,64}", "HASH"),
-        (r" \d+(ms|s|m)\b *", " AGE "),
+        (r" \d+[smhd](\d+[sm])?\b *", " AGE "),
         (r" +\n", "\n"),
     ] {
         settings.add_filter(pattern, word);
