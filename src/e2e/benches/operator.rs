@@ -4,13 +4,13 @@
 
 use anyhow::{Context, Result};
 use backfill_core::api::{FeatureSet, FeatureSetBackfill};
-use backfill_e2e::{Cluster, Kubelet, Operator, OperatorOptions, Options};
+use backfill_e2e::{Cluster, Kubelet, Operator, OperatorOptions, Options, in_phase, manifest};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{ListParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -132,17 +132,13 @@ fn watch_jobs(cluster: &Cluster) -> Made {
     made
 }
 
-fn object(kind: &str, name: &str, spec: Value) -> Value {
-    json!({ "apiVersion": "featureset.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
-}
-
 async fn prepare(cluster: &Cluster, size: &Size) -> Result<()> {
     let online = json!({ "redis": { "urlSecret": { "name": "redis", "key": "url" } } });
     let offline = json!({ "uri": "s3://bucket/tables", "credentialsSecret": "s3" });
     let store = json!({ "offline": offline, "online": online, "maxConcurrentBackfills": size.slots });
-    cluster.apply(&object("FeatureStore", "default", store).to_string()).await?;
+    cluster.apply(&manifest("FeatureStore", "default", store).to_string()).await?;
     let template = json!({ "engine": "DataFusion", "cores": 1, "memory": "1Gi" });
-    cluster.apply(&object("ClusterTemplate", "small", template).to_string()).await?;
+    cluster.apply(&manifest("ClusterTemplate", "small", template).to_string()).await?;
     let api: Api<FeatureSet> = Api::default_namespaced(cluster.client());
     let spec = json!({
         "entities": [{ "name": "user_id", "type": "int64" }], "timestampColumn": "t", "features": [{ "name": "amount", "type": "int64" }],
@@ -151,7 +147,7 @@ async fn prepare(cluster: &Cluster, size: &Size) -> Result<()> {
     });
     stream::iter(0..size.sets)
         .map(|n| {
-            let (api, set) = (api.clone(), object("FeatureSet", &format!("set-{n}"), spec.clone()));
+            let (api, set) = (api.clone(), manifest("FeatureSet", &format!("set-{n}"), spec.clone()));
             async move { api.create(&PostParams::default(), &serde_json::from_value(set)?).await.map_err(anyhow::Error::from) }
         })
         .buffer_unordered(POSTS_MAX)
@@ -169,7 +165,7 @@ async fn prepare(cluster: &Cluster, size: &Size) -> Result<()> {
 
 async fn post(api: &Api<FeatureSetBackfill>, name: &str, set: usize) -> Result<()> {
     let spec = json!({ "featureSet": format!("set-{set}"), "startTime": "2024-05-01", "stopTime": "2024-06-01" });
-    let backfill = serde_json::from_value(object("FeatureSetBackfill", name, spec))?;
+    let backfill = serde_json::from_value(manifest("FeatureSetBackfill", name, spec))?;
     api.create(&PostParams::default(), &backfill).await.map(drop).with_context(|| format!("create {name}"))
 }
 
@@ -202,7 +198,7 @@ async fn latencies(cluster: &Cluster, made: &Made) -> Result<Vec<f64>> {
 }
 
 fn is_complete(backfill: Option<&FeatureSetBackfill>) -> bool {
-    backfill.and_then(|backfill| backfill.status.as_ref()?.phase.as_deref()) == Some("Complete")
+    in_phase("Complete")(backfill)
 }
 
 fn quantile(sorted: &[f64], q: f64) -> f64 {

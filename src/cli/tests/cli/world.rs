@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use backfill_core::api::{FeatureSet, FeatureSetBackfill};
 use backfill_core::plan::run::label;
 use backfill_e2e::kubelet::Rule;
-use backfill_e2e::{Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, until};
+use backfill_e2e::{Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, in_phase, manifest, until};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::{Value, json};
@@ -109,9 +109,7 @@ impl World {
     }
 
     pub async fn apply(&self, kind: &str, name: &str, spec: Value) -> Result<()> {
-        let manifest =
-            json!({ "apiVersion": "featureset.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec });
-        self.namespace.apply(&manifest.to_string()).await
+        self.namespace.apply(&manifest(kind, name, spec).to_string()).await
     }
 
     /// The program in this environment, not on a terminal.
@@ -169,10 +167,7 @@ impl World {
 
     /// Waits until the backfill shows this phase.
     pub async fn phase(&self, name: &str, phase: &str) -> Result<FeatureSetBackfill> {
-        let is = |backfill: Option<&FeatureSetBackfill>| {
-            backfill.and_then(|backfill| backfill.status.as_ref()?.phase.as_deref()) == Some(phase)
-        };
-        until(&self.backfills(), name, is).await?.context("it was deleted")
+        until(&self.backfills(), name, in_phase(phase)).await?.context("it was deleted")
     }
 }
 

@@ -28,7 +28,7 @@ pub async fn image(name: &str, containerfile: &str, programs: &[PathBuf]) -> Res
     // One at a time: each takes all of a processor.
     static BUILDING: Mutex<()> = Mutex::const_new(());
     let _turn = BUILDING.lock().await;
-    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let repository = Path::new(crate::helm::ROOT);
     let (script, containerfile) = (repository.join("deploy/images/build"), repository.join(containerfile));
     let parts = [&[script.clone(), containerfile.clone()][..], programs].concat();
     let folder = programs::cache()?.join("images");

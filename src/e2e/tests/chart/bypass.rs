@@ -1,12 +1,11 @@
 //! Attempts to get around what protects an environment, each refused with the words that say why; and what stays allowed.
 
 use crate::world::{
-    Hand, Installed, RELEASE, child, complete, environment, feature_set, in_phase, installed, manifest, may, person, reset,
-    store, undo,
+    Hand, Installed, RELEASE, child, complete, environment, feature_set, in_phase, installed, may, person, reset, store, undo,
 };
 use anyhow::{Context, Result, ensure};
 use backfill_core::condition::ConditionType;
-use backfill_e2e::{Act, Namespace, Who};
+use backfill_e2e::{Act, Namespace, Who, manifest};
 use serde_json::{Value, json};
 
 const VERB_BACKFILL: &str = "the verb backfill on featuresets.featureset.dev is missing";

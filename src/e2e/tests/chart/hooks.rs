@@ -27,9 +27,8 @@ async fn run(container: &Container, kubeconfig: &std::path::Path) -> Result<Outp
     assert_eq!(container.command, ["/kubectl-features"]);
     let arguments = container.args.iter().map(|argument| argument.replace("$(POD_UID)", "0f0f0f0f-0f0f-0f0f-0f0f-0f0f0f0f0f0f"));
     let mut command = tokio::process::Command::new(built("kubectl-features", "backfill-cli")?);
-    let output = command.args(arguments).env("KUBECONFIG", kubeconfig).stdin(std::process::Stdio::null()).output().await?;
-    let (stdout, stderr) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    Ok(Output { success: output.status.success(), stdout, stderr })
+    command.args(arguments).env("KUBECONFIG", kubeconfig);
+    backfill_e2e::run(command, "").await
 }
 
 #[test]

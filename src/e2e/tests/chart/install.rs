@@ -67,6 +67,11 @@ fn one_apply_of_one_file_installs_everything() -> Result<()> {
 /// An environment whose name was chosen.
 async fn named(cluster: &Cluster, name: &str) -> Result<()> {
     cluster.kubectl(&["create", "namespace", name]).await?.ok()?;
+    furnish(cluster, name).await
+}
+
+/// Makes a namespace an environment.
+async fn furnish(cluster: &Cluster, name: &str) -> Result<()> {
     for object in [store(), feature_set("clicks")] {
         cluster.kubectl_with(&["apply", "--namespace", name, "-f", "-"], &object.to_string()).await?.ok()?;
     }
@@ -76,10 +81,7 @@ async fn named(cluster: &Cluster, name: &str) -> Result<()> {
 async fn completes_in(cluster: &Cluster, namespace: &str) -> Result<()> {
     cluster.kubectl_with(&["apply", "--namespace", namespace, "-f", "-"], &may("may").to_string()).await?.ok()?;
     let api: Api<FeatureSetBackfill> = Api::namespaced(cluster.client(), namespace);
-    let done = |backfill: Option<&FeatureSetBackfill>| {
-        backfill.and_then(|backfill| backfill.status.as_ref()?.phase.as_deref()) == Some("Complete")
-    };
-    until(&api, "may", done).await.map(drop)
+    until(&api, "may", backfill_e2e::in_phase("Complete")).await.map(drop)
 }
 
 #[test]
@@ -92,9 +94,7 @@ fn two_releases_look_after_namespaces_of_their_own() -> Result<()> {
         install(&cluster, RELEASE, &["--set", "watchNamespaces={red}"]).await?;
         install(&cluster, "second", &["--set", "watchNamespaces={blue}", "--set", "crds.install=false"]).await?;
         for name in ["red", "blue"] {
-            for object in [store(), feature_set("clicks")] {
-                cluster.kubectl_with(&["apply", "--namespace", name, "-f", "-"], &object.to_string()).await?.ok()?;
-            }
+            furnish(&cluster, name).await?;
         }
         let first = operator(&cluster, RELEASE, &["red"]).await?;
         completes_in(&cluster, "red").await?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use backfill_core::api::FeatureSetBackfill;
 use backfill_e2e::helm::CHART;
-use backfill_e2e::{Cluster, Kubelet, Namespace, Operator, OperatorOptions, Output, Who, eventually};
+use backfill_e2e::{Cluster, Kubelet, Namespace, Operator, OperatorOptions, Output, Who, eventually, manifest};
 use kube::Api;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -103,10 +103,6 @@ pub fn child(kind: &str, name: &str) -> Value {
     }
 }
 
-pub fn manifest(kind: &str, name: &str, spec: Value) -> Value {
-    json!({ "apiVersion": "featureset.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
-}
-
 pub fn store() -> Value {
     let online = json!({ "redis": { "urlSecret": { "name": "redis", "key": "url" } } });
     let spec = json!({ "offline": { "uri": "s3://bucket/tables" }, "online": online, "defaultClusterTemplate": "small" });
@@ -161,10 +157,7 @@ pub async fn complete(namespace: &Namespace, backfills: &[Value]) -> Result<()> 
 /// Waits until a backfill shows this phase.
 pub async fn in_phase(namespace: &Namespace, name: &str, phase: &str) -> Result<FeatureSetBackfill> {
     let api: Api<FeatureSetBackfill> = namespace.api();
-    let is = |backfill: Option<&FeatureSetBackfill>| {
-        backfill.and_then(|backfill| backfill.status.as_ref()?.phase.as_deref()) == Some(phase)
-    };
-    backfill_e2e::until(&api, name, is).await?.context("it was deleted")
+    backfill_e2e::until(&api, name, backfill_e2e::in_phase(phase)).await?.context("it was deleted")
 }
 
 /// A person to whom a role of the cluster is bound in a namespace.

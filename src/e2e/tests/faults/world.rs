@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use backfill_core::api::{FeatureSet, FeatureSetBackfill, FeatureStore};
 use backfill_core::plan::run::label;
 use backfill_e2e::kubelet::{Rule, Run};
-use backfill_e2e::{Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, Proxy, Who, eventually, until};
+use backfill_e2e::{
+    Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, Proxy, Who, eventually, in_phase, manifest, until,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
@@ -222,10 +224,7 @@ impl World {
 
     /// Waits until the backfill shows this phase.
     pub async fn phase(&self, name: &str, phase: &str) -> Result<()> {
-        let is = |backfill: Option<&FeatureSetBackfill>| {
-            backfill.and_then(|backfill| backfill.status.as_ref()?.phase.as_deref()) == Some(phase)
-        };
-        until(&self.backfills(), name, is).await.map(drop)
+        until(&self.backfills(), name, in_phase(phase)).await.map(drop)
     }
 
     /// Waits until nobody holds the feature set, a slot or a backfill.
@@ -251,8 +250,4 @@ impl World {
         };
         self.shared.kubelet.script().set(is, Act::run())
     }
-}
-
-fn manifest(kind: &str, name: &str, spec: Value) -> Value {
-    json!({ "apiVersion": "featureset.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }

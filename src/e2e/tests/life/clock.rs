@@ -1,10 +1,10 @@
 //! The operator on a machine whose clock is wrong.
 
-use crate::process::{cluster, in_phase};
-use crate::world::{manifest, of_may};
+use crate::process::cluster;
+use crate::world::of_may;
 use anyhow::{Context, Result};
 use backfill_core::api::FeatureSetBackfill;
-use backfill_e2e::{Act, Operator, OperatorOptions, eventually, until};
+use backfill_e2e::{Act, Operator, OperatorOptions, eventually, in_phase, manifest, until};
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;

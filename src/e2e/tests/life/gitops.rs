@@ -1,8 +1,9 @@
 //! What Argo CD and Flux do: apply again, delete and apply, change the run.
 
-use crate::world::{manifest, of_may, test};
+use crate::world::{of_may, test};
 use anyhow::{Context, Result};
 use backfill_core::condition::ConditionType::{Complete, Ready};
+use backfill_e2e::manifest;
 use serde_json::json;
 
 #[test]

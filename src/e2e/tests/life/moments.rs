@@ -106,7 +106,7 @@ fn a_request_that_cannot_be_meant_fails_at_once_and_begins_nothing() -> Result<(
 #[test]
 fn a_template_of_an_engine_that_is_not_there_is_refused_by_name() -> Result<()> {
     test(async |world| {
-        let spark = crate::world::manifest(
+        let spark = backfill_e2e::manifest(
             "ClusterTemplate",
             "spark",
             json!({ "engine": "Spark", "nodes": 2, "cores": 1, "memory": "2Gi" }),

@@ -1,6 +1,6 @@
 //! The operator as a process: replicas, restarts, probes, what it may not do.
 
-use crate::world::{Seen, TABLE, manifest, of_may, store_spec, test};
+use crate::world::{Seen, TABLE, of_may, store_spec, test};
 use anyhow::{Context, Result};
 use backfill_core::api::{ClusterTemplate, FeatureSetBackfill};
 use backfill_core::condition::ConditionType::Complete;
@@ -8,7 +8,7 @@ use backfill_core::contract::Step;
 use backfill_core::plan::finished;
 use backfill_e2e::kubelet::{Run, overlapping};
 use backfill_e2e::proxy::{Asked, Cut, Reply, Server, events, watched};
-use backfill_e2e::{Act, Cluster, Kubelet, Operator, OperatorOptions, Proxy, Who, eventually, until};
+use backfill_e2e::{Act, Cluster, Kubelet, Operator, OperatorOptions, Proxy, Who, eventually, in_phase, manifest, until};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
@@ -40,11 +40,6 @@ async fn completes(cluster: &Cluster, name: &str) -> Result<()> {
     let waited = cluster.kubectl(&["wait", "--for=condition=Complete", "--timeout=60s", &format!("fsb/{name}")]).await?;
     anyhow::ensure!(waited.success, "{}{}", waited.stdout, waited.stderr);
     Ok(())
-}
-
-/// Whether a backfill shows this phase.
-pub fn in_phase(phase: &str) -> impl Fn(Option<&FeatureSetBackfill>) -> bool {
-    move |backfill| backfill.and_then(|backfill| backfill.status.as_ref()?.phase.as_deref()) == Some(phase)
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Whose turn it is, and what is missing.
 
-use crate::world::{World, manifest, of_may, set_spec, test};
+use crate::world::{World, of_may, set_spec, test};
 use anyhow::{Context, Result};
 use backfill_core::api::FeatureSetBackfill;
 use backfill_core::condition::ConditionType::{Accepted, Reconciling, Stalled};
 use backfill_core::time::show;
-use backfill_e2e::{Act, eventually};
+use backfill_e2e::{Act, eventually, manifest};
 use chrono::{TimeDelta, Utc};
 use futures::future::try_join_all;
 use kube::ResourceExt;

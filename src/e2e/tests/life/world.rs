@@ -5,7 +5,7 @@ use backfill_core::api::{FeatureSet, FeatureSetBackfill, FeatureSetBackfillStatu
 use backfill_core::condition::{ConditionStatus, ConditionType};
 use backfill_core::plan::run::label;
 use backfill_e2e::kubelet::{Rule, Run, index_of, overlapping};
-use backfill_e2e::{Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, eventually, until};
+use backfill_e2e::{Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, eventually, in_phase, manifest, until};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -138,10 +138,7 @@ impl World {
 
     /// Waits until the backfill shows this phase.
     pub async fn phase(&self, name: &str, phase: &str) -> Result<Seen> {
-        let is = |backfill: Option<&FeatureSetBackfill>| {
-            backfill.and_then(|backfill| backfill.status.as_ref()?.phase.as_deref()) == Some(phase)
-        };
-        Ok(Seen(until(&self.backfills(), name, is).await?.context("it was deleted")?))
+        Ok(Seen(until(&self.backfills(), name, in_phase(phase)).await?.context("it was deleted")?))
     }
 
     /// Waits until a condition has this reason.
@@ -277,10 +274,6 @@ impl Seen {
     pub fn is(&self, kind: ConditionType) -> bool {
         matches!(self.condition(kind), Some((ConditionStatus::True, ..)))
     }
-}
-
-pub fn manifest(kind: &str, name: &str, spec: Value) -> Value {
-    json!({ "apiVersion": "featureset.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
 pub fn store_spec() -> Value {

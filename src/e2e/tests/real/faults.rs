@@ -51,11 +51,10 @@ async fn kill_pods_of(world: &World, step: &str) -> Result<usize> {
     Ok(killed.len())
 }
 
-#[test]
-fn pods_that_are_killed_while_they_replace_rows_offline_are_made_up_for() -> Result<()> {
+fn killed_pods_are_made_up_for(step: &str) -> Result<()> {
     test(async |world| {
         corrected(&world, false, async |world| {
-            ensure!(kill_pods_of(world, "offline").await? > 0, "no pod was killed");
+            ensure!(kill_pods_of(world, step).await? > 0, "no pod was killed");
             Ok(())
         })
         .await
@@ -63,14 +62,13 @@ fn pods_that_are_killed_while_they_replace_rows_offline_are_made_up_for() -> Res
 }
 
 #[test]
+fn pods_that_are_killed_while_they_replace_rows_offline_are_made_up_for() -> Result<()> {
+    killed_pods_are_made_up_for("offline")
+}
+
+#[test]
 fn pods_that_are_killed_while_they_write_online_are_made_up_for() -> Result<()> {
-    test(async |world| {
-        corrected(&world, false, async |world| {
-            ensure!(kill_pods_of(world, "online").await? > 0, "no pod was killed");
-            Ok(())
-        })
-        .await
-    })
+    killed_pods_are_made_up_for("online")
 }
 
 #[test]

@@ -29,10 +29,6 @@ impl Stores {
     /// Starts both, and makes the Secrets by which run pods reach them.
     pub async fn start(namespace: &Namespace) -> Result<Self> {
         let host = |service: &str| format!("{service}.{}.svc.cluster.local", namespace.name());
-        let s3 = json!({
-            "aws_access_key_id": "key", "aws_secret_access_key": "secret", "aws_region": "us-east-1",
-            "aws_endpoint": format!("http://{}:7070", host("s3")), "aws_allow_http": "true",
-        });
         let redis = [
             "--protected-mode",
             "no",
@@ -48,7 +44,7 @@ impl Stores {
             "noeviction",
         ];
         let objects = [
-            secret("s3", s3),
+            secret("s3", s3_at(&host("s3"))),
             secret("redis", json!({"url": format!("redis://{}:6379", host("redis"))})),
             store("redis", 6379, json!({"image": "redis:test", "args": redis})),
             store(
@@ -82,10 +78,7 @@ impl Stores {
 
     /// How S3 is reached from outside the cluster.
     fn s3(&self) -> Value {
-        json!({
-            "aws_access_key_id": "key", "aws_secret_access_key": "secret", "aws_region": "us-east-1",
-            "aws_endpoint": format!("http://{}:7070", self.s3_address), "aws_allow_http": "true",
-        })
+        s3_at(&self.s3_address)
     }
 
     /// Puts the source of this version.
@@ -151,9 +144,18 @@ pub fn project(namespace: &Namespace) -> String {
     namespace.name().replace('-', "_")
 }
 
-fn is_available(deployment: Option<&Deployment>) -> bool {
+/// Whether a Deployment has a pod at work.
+pub fn is_available(deployment: Option<&Deployment>) -> bool {
     let status = deployment.and_then(|deployment| deployment.status.as_ref());
     status.is_some_and(|status| status.available_replicas.unwrap_or(0) > 0)
+}
+
+/// How S3 is reached at a host.
+fn s3_at(host: &str) -> Value {
+    json!({
+        "aws_access_key_id": "key", "aws_secret_access_key": "secret", "aws_region": "us-east-1",
+        "aws_endpoint": format!("http://{host}:7070"), "aws_allow_http": "true",
+    })
 }
 
 fn secret(name: &str, entries: Value) -> Value {

@@ -1,13 +1,13 @@
 //! The cluster that all tests of this process share, with the operator installed, and a namespace of one test in it.
 
 use crate::data;
-use crate::stores::{Stores, project};
+use crate::stores::{Stores, is_available, project};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use backfill_core::api::FeatureSetBackfill;
 use backfill_core::condition::ConditionType;
 use backfill_core::plan::run::label;
 use backfill_e2e::helm::CHART;
-use backfill_e2e::{Cluster, Namespace, Options, eventually_within, programs, skip_without_nodes, until, until_within};
+use backfill_e2e::{Cluster, Namespace, Options, eventually_within, manifest, programs, skip_without_nodes, until, until_within};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::ListParams;
@@ -93,11 +93,6 @@ async fn install(cluster: &Cluster) -> Result<()> {
     cluster.apply(&template.to_string()).await
 }
 
-fn is_available(deployment: Option<&Deployment>) -> bool {
-    let status = deployment.and_then(|deployment| deployment.status.as_ref());
-    status.is_some_and(|status| status.available_replicas.unwrap_or(0) > 0)
-}
-
 /// A namespace whose pods must be restricted, with stores, a feature set `clicks` and its source.
 pub struct World {
     pub cluster: &'static Cluster,
@@ -137,8 +132,7 @@ impl World {
     }
 
     pub async fn apply(&self, kind: &str, name: &str, spec: Value) -> Result<()> {
-        let object = json!({"apiVersion": "featureset.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
-        self.namespace.apply(&object.to_string()).await
+        self.namespace.apply(&manifest(kind, name, spec).to_string()).await
     }
 
     pub fn backfills(&self) -> Api<FeatureSetBackfill> {

@@ -100,14 +100,20 @@ fn cancelling_what_is_done_changes_nothing() {
     assert_eq!(cluster.stands("fix").0, "complete");
 }
 
+/// A pod of the current Job whose image cannot be pulled.
+fn kept_from_beginning(cluster: &mut Cluster) -> String {
+    let pod = cluster.add_pod(&cluster.job("fix"));
+    cluster.pod_is(&pod, "Pending", json!({"waiting": {"reason": "ImagePullBackOff"}}));
+    pod
+}
+
 #[test]
 fn a_step_that_is_kept_from_beginning_has_nothing_to_settle() {
     // A kubelet calls a pod failed that is deleted before its containers were made. That may be seen, or the pod is gone before.
     for is_seen in [false, true] {
         let mut cluster = world(json!({}));
         cluster.rest("fix");
-        let pod = cluster.add_pod(&cluster.job("fix"));
-        cluster.pod_is(&pod, "Pending", json!({"waiting": {"reason": "ImagePullBackOff"}}));
+        let pod = kept_from_beginning(&mut cluster);
         cancel(&mut cluster);
         cluster.rest("fix");
         if is_seen {
@@ -129,8 +135,7 @@ fn what_an_earlier_attempt_may_have_done_is_settled_although_this_one_is_kept_fr
         cluster.pods_end();
         cluster.rest("fix");
     }
-    let pod = cluster.add_pod(&cluster.job("fix"));
-    cluster.pod_is(&pod, "Pending", json!({"waiting": {"reason": "ImagePullBackOff"}}));
+    kept_from_beginning(&mut cluster);
     cancel(&mut cluster);
     cluster.rest("fix");
     cluster.pods_end();
@@ -154,8 +159,7 @@ fn a_step_that_may_have_begun_unseen_is_settled() {
 fn a_pod_that_begins_while_it_is_stopped_is_settled() {
     let mut cluster = world(json!({}));
     cluster.rest("fix");
-    let pod = cluster.add_pod(&cluster.job("fix"));
-    cluster.pod_is(&pod, "Pending", json!({"waiting": {"reason": "ImagePullBackOff"}}));
+    let pod = kept_from_beginning(&mut cluster);
     cancel(&mut cluster);
     cluster.rest("fix");
     cluster.pod_is(&pod, "Running", json!({"running": {}}));
