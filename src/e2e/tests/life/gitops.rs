@@ -2,8 +2,10 @@
 
 use crate::world::{of_may, test};
 use anyhow::{Context, Result};
+use backfill_core::api::FeatureSetBackfill;
 use backfill_core::condition::ConditionType::{Complete, Ready};
-use backfill_e2e::manifest;
+use backfill_e2e::{manifest, until};
+use kube::ResourceExt;
 use serde_json::json;
 
 #[test]
@@ -12,6 +14,9 @@ fn applying_an_unchanged_manifest_again_does_nothing() -> Result<()> {
         world.backfill("may", json!({})).await?;
         world.phase("may", "Complete").await?;
         world.released("clicks").await?;
+        // The backfill itself is let go of last.
+        let free = |backfill: Option<&FeatureSetBackfill>| backfill.is_some_and(|backfill| backfill.finalizers().is_empty());
+        until(&world.backfills(), "may", free).await?;
         let before = world.get("may").await?.0.metadata.resource_version;
         for _ in 0..3 {
             world.backfill("may", json!({})).await?;
