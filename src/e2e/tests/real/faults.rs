@@ -21,16 +21,30 @@ fn runs(pod: &Pod) -> bool {
 
 /// Corrects the interval while something happens. Readers of a store that is taken away forgive that it does not answer.
 async fn corrected(world: &World, forgiving: bool, happens: impl AsyncFnOnce(&World) -> Result<()>) -> Result<()> {
+    corrected_from(world, forgiving, async |world| {
+        world.correct("correction").await?;
+        happens(world).await
+    })
+    .await
+}
+
+/// The same for what begins before the backfill is applied, and applies it.
+async fn corrected_from(world: &World, forgiving: bool, happens: impl AsyncFnOnce(&World) -> Result<()>) -> Result<()> {
     world.filled().await?;
     world.stores.put_source(2).await?;
     let watch = world.stores.watch(1, forgiving).await?;
-    world.correct("correction").await?;
     happens(world).await?;
     world.complete("correction").await?;
     watch.end().await?;
     world.holds(2).await?;
     ensure!(world.stores.publishes().await? == 2, "there are not two publishes: that of the fill, and one more");
     Ok(())
+}
+
+/// Says which pods stand behind the Service of S3. Without any, connections are refused.
+async fn s3_is(world: &World, app: &str) -> Result<()> {
+    let patch = json!({"spec": {"selector": {"app": app}}}).to_string();
+    world.namespace.kubectl(&["patch", "service", "s3", "--patch", &patch]).await?.ok().map(drop)
 }
 
 /// Kills pods of a step until it is complete or one was killed at every moment.
@@ -98,22 +112,29 @@ fn a_killed_kubelet_finds_its_pods_again() -> Result<()> {
     })
 }
 
+/// Evicts the pods of the correction from the node, and lets the node take pods again.
+async fn drain(world: &World) -> Result<()> {
+    let node = world.cluster.nodes()?.name(0);
+    let uid = world.uid("correction").await?;
+    let ours = format!("--pod-selector=featureset.dev/backfill=correction,featureset.dev/uid={uid}");
+    let drain = ["drain", &node, "--delete-emptydir-data", "--force", "--grace-period=1", &ours];
+    world.cluster.kubectl(&drain).await?.ok()?;
+    let nodes: Api<Node> = Api::all(world.cluster.client());
+    let closed = nodes.get(&node).await?.spec.and_then(|spec| spec.unschedulable);
+    ensure!(closed == Some(true), "the node takes pods");
+    world.cluster.kubectl(&["uncordon", &node]).await?.ok().map(drop)
+}
+
 #[test]
 fn a_drained_node_costs_no_attempt() -> Result<()> {
     test(async |world| {
-        corrected(&world, false, async |world| {
+        // Without S3 the step cannot end before its pod is evicted.
+        corrected_from(&world, true, async |world| {
+            s3_is(world, "nobody").await?;
+            world.correct("correction").await?;
             world.pod_of("correction", "offline", runs).await?;
-            let node = world.cluster.nodes()?.name(0);
-            let ours = format!(
-                "--pod-selector=featureset.dev/backfill=correction,featureset.dev/uid={}",
-                world.uid("correction").await?
-            );
-            let drain = ["drain", &node, "--delete-emptydir-data", "--force", "--grace-period=1", &ours];
-            world.cluster.kubectl(&drain).await?.ok()?;
-            let nodes: Api<Node> = Api::all(world.cluster.client());
-            let closed = nodes.get(&node).await?.spec.and_then(|spec| spec.unschedulable);
-            ensure!(closed == Some(true), "the node takes pods");
-            world.cluster.kubectl(&["uncordon", &node]).await?.ok().map(drop)
+            drain(world).await?;
+            s3_is(world, "s3").await
         })
         .await?;
         let attempts = serde_json::to_value(world.backfills().get("correction").await?)?["status"]["attempts"].clone();
@@ -139,18 +160,13 @@ fn s3_that_is_away_for_a_minute_is_waited_for() -> Result<()> {
     test(async |world| {
         corrected(&world, true, async |world| {
             world.pod_of("correction", "offline", |_| true).await?;
-            // Without a pod behind it, connections to the Service are refused.
-            let select = async |app: &str| {
-                let patch = json!({"spec": {"selector": {"app": app}}}).to_string();
-                world.namespace.kubectl(&["patch", "service", "s3", "--patch", &patch]).await?.ok().map(drop)
-            };
-            select("nobody").await?;
+            s3_is(world, "nobody").await?;
             tokio::time::sleep(AWAY).await;
             let ended = ["Complete", "Failed"].map(|word| (word, is_now(world, word)));
             for (word, now) in ended {
                 ensure!(!now.await?, "the backfill is {word} without S3");
             }
-            select("s3").await
+            s3_is(world, "s3").await
         })
         .await
     })
