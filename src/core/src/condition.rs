@@ -359,6 +359,8 @@ reasons! {
     ClusterTemplateNotFound,
     /// A feature set that serves as a source does not exist in this namespace.
     SourceFeatureSetNotFound,
+    /// The installed definitions know a field, or a value of one, that this operator does not.
+    UnknownField,
     /// The transformation is not exactly one SELECT over the sources.
     TransformRejected,
     /// The schedule cannot be read.

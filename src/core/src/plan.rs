@@ -72,6 +72,8 @@ pub struct Observed<'a> {
     pub stores: Vec<&'a FeatureStore>,
     /// The cluster templates.
     pub templates: Vec<&'a ClusterTemplate>,
+    /// Those of these objects that this operator does not understand, because the installed definitions are newer.
+    pub unknown: &'a [Unknown],
     /// The namespace's labels.
     pub namespace_labels: &'a BTreeMap<String, String>,
     /// Whether the namespace is being deleted: nothing can be created in it.
@@ -92,6 +94,25 @@ pub struct Observed<'a> {
     pub progress: Option<&'a Progress>,
     /// The operator's settings.
     pub settings: &'a Settings,
+}
+
+/// An object that was stored and cannot be read, or not as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// The object's kind.
+    pub kind: String,
+    /// The object's name.
+    pub name: String,
+    /// What cannot be read, such as ``unknown field spec.guards.maxRows``.
+    pub what: String,
+}
+
+impl std::fmt::Display for Unknown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, name, what } = self;
+        let version = env!("CARGO_PKG_VERSION");
+        write!(f, "{kind} \"{name}\" is not understood by this operator ({version}): {what}; upgrade the operator, or change it")
+    }
 }
 
 /// What to write, in this order: the status, then the effects.
@@ -228,6 +249,9 @@ impl<'a> Situation<'a> {
 
     /// Judges the request as of `now`.
     fn resolve(&self, now: DateTime<Utc>) -> Result<Resolution, Rejection> {
+        self.refuse_unknown("FeatureSetBackfill", self.run.name)?;
+        self.refuse_unknown("FeatureSet", self.run.feature_set)?;
+        self.refuse_unknown("FeatureStore", &self.store_name())?;
         let Observed { backfill, feature_sets, stores, templates, namespace_labels, .. } = self.observed;
         resolve(&Input {
             namespace: self.run.namespace,
@@ -241,6 +265,16 @@ impl<'a> Situation<'a> {
             namespace_labels: Some(namespace_labels),
         })
         .and_then(refuse_spark)
+        .and_then(|resolution| {
+            self.refuse_unknown("ClusterTemplate", &resolution.request.template.name)?;
+            Ok(resolution)
+        })
+    }
+
+    /// What is not read is not done: then nothing is.
+    fn refuse_unknown(&self, kind: &str, name: &str) -> Result<(), Rejection> {
+        let found = self.observed.unknown.iter().find(|unknown| unknown.kind == kind && unknown.name == name);
+        found.map_or(Ok(()), |unknown| Err(Rejection { reason: Reason::UnknownField, message: unknown.to_string() }))
     }
 
     fn stores(&self) -> Stores {

@@ -118,7 +118,7 @@ impl Rejection {
         Self { reason, message: message.into() }
     }
 
-    /// Whether only an object is missing: the backfill goes on by itself when the object appears.
+    /// Whether only an object, or a newer operator, is missing: the backfill goes on by itself when that appears.
     pub const fn recovers(&self) -> bool {
         matches!(
             self.reason,
@@ -126,6 +126,7 @@ impl Rejection {
                 | Reason::StoreNotFound
                 | Reason::ClusterTemplateNotFound
                 | Reason::SourceFeatureSetNotFound
+                | Reason::UnknownField
         )
     }
 }

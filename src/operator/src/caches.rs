@@ -2,6 +2,7 @@
 
 use crate::index::{Index, Text};
 use crate::latest::Latest;
+use crate::strict::{Strict, Unread};
 use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore};
 use backfill_core::plan::run::{MANAGED_BY, MANAGER, label};
 use backfill_core::plan::{Rival, rests};
@@ -79,6 +80,8 @@ pub struct ClusterCaches {
     pub templates: Store<ClusterTemplate>,
     /// The namespaces' labels, and whether they are being deleted.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// What of our resources, of all scopes, cannot be read.
+    pub unread: Arc<Unread>,
 }
 
 /// Whether watches deliver: since when each that fails has been failing.
@@ -116,27 +119,62 @@ pub fn events<K>(
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let kind = K::kind(&()).to_string();
+    let readable = |guard: DeserializeGuard<K>| {
+        let tell = |error| tracing::warn!(kind = %K::kind(&()), %error, "an object cannot be read and is left alone");
+        guard.0.map_err(|invalid| tell(invalid.error)).ok()
+    };
+    heard(api, config, health, move |event| present(each(event, readable)), prune)
+}
+
+/// The same for our own resources, of which it keeps what cannot be read.
+pub fn events_of_ours<K>(
+    api: Api<DeserializeGuard<Strict<K>>>,
+    health: Arc<Health>,
+    unread: Arc<Unread>,
+    prune: fn(&mut K),
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    heard(api, watcher::Config::default(), health, move |event| unread.note(event), prune)
+}
+
+fn heard<K, R>(
+    api: Api<R>,
+    config: watcher::Config,
+    health: Arc<Health>,
+    read: impl Fn(Event<R>) -> Option<Event<K>> + Send,
+    prune: fn(&mut K),
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+where
+    K: Send + Sync + 'static,
+    R: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let kind = R::kind(&()).to_string();
     watch(api, config).default_backoff().filter_map(move |item| {
         health.saw(&kind, &item);
-        let event = item.map(|event| readable(event).map(|event| event.modify(prune))).transpose();
+        let event = item.map(|event| read(event).map(|event| event.modify(prune))).transpose();
         std::future::ready(event)
     })
 }
 
-fn readable<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
-    let read = |guard: DeserializeGuard<K>| match guard.0 {
-        Ok(object) => Some(object),
-        Err(invalid) => {
-            let name = invalid.metadata.name.as_deref().unwrap_or_default();
-            tracing::warn!(kind = %K::kind(&()), name, error = %invalid.error, "an object cannot be read and is left alone");
-            None
-        }
-    };
+/// The event, with another form of its object.
+pub fn each<A, B>(event: Event<A>, form: impl FnOnce(A) -> B) -> Event<B> {
+    match event {
+        Event::Apply(object) => Event::Apply(form(object)),
+        Event::Delete(object) => Event::Delete(form(object)),
+        Event::InitApply(object) => Event::InitApply(form(object)),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+/// The event, if its object is there.
+pub fn present<K>(event: Event<Option<K>>) -> Option<Event<K>> {
     Some(match event {
-        Event::Apply(object) => Event::Apply(read(object)?),
-        Event::Delete(object) => Event::Delete(read(object)?),
-        Event::InitApply(object) => Event::InitApply(read(object)?),
+        Event::Apply(object) => Event::Apply(object?),
+        Event::Delete(object) => Event::Delete(object?),
+        Event::InitApply(object) => Event::InitApply(object?),
         Event::Init => Event::Init,
         Event::InitDone => Event::InitDone,
     })
@@ -200,7 +238,12 @@ pub fn by_feature_set(backfill: &FeatureSetBackfill) -> Option<(String, Open)> {
         unordered: status.is_none_or(|status| status.attempts.is_empty()),
         queued: status.and_then(|status| status.phase.as_deref()) == Some("Queued"),
     };
-    Some((format!("{}/{}", backfill.namespace().unwrap_or_default(), backfill.spec.feature_set), open))
+    Some((queue(&backfill.namespace().unwrap_or_default(), &backfill.spec.feature_set), open))
+}
+
+/// Where the backfills of a feature set are kept.
+pub fn queue(namespace: &str, feature_set: &str) -> String {
+    format!("{namespace}/{feature_set}")
 }
 
 /// What is not needed of any object.

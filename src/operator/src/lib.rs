@@ -6,6 +6,7 @@
 pub mod caches;
 pub mod caretaker;
 pub mod clock;
+pub mod definitions;
 pub mod index;
 pub mod latest;
 pub mod metrics;
@@ -16,4 +17,5 @@ pub mod reconcile;
 pub mod run;
 pub mod server;
 pub mod shell;
+pub mod strict;
 pub mod templates;

@@ -1,5 +1,6 @@
 //! Observes a backfill and everything around it. Caches for what watches tell; live reads for what must not be missed.
 
+use crate::caches::queue;
 use crate::perform::{JOB_NAME, children};
 use crate::shell::{Answer, Error, Shell, call};
 use crate::{index, progress};
@@ -8,7 +9,7 @@ use backfill_core::condition::Reason;
 use backfill_core::contract::{Notice, Progress};
 use backfill_core::plan::manifest::REQUEST;
 use backfill_core::plan::run::{Run, label};
-use backfill_core::plan::{Observed, Rival, finished, instant, phase, rests};
+use backfill_core::plan::{Observed, Rival, Unknown, finished, instant, phase, rests};
 use backfill_core::request::Request;
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::batch::v1::Job;
@@ -32,6 +33,7 @@ pub struct Facts {
     feature_sets: Vec<Arc<FeatureSet>>,
     stores: Vec<Arc<FeatureStore>>,
     templates: Vec<Arc<ClusterTemplate>>,
+    unknown: Vec<Unknown>,
     namespace_labels: BTreeMap<String, String>,
     namespace_terminating: bool,
     rivals: Vec<Rival>,
@@ -51,6 +53,7 @@ impl Facts {
             feature_sets: self.feature_sets.iter().map(Arc::as_ref).collect(),
             stores: self.stores.iter().map(Arc::as_ref).collect(),
             templates: self.templates.iter().map(Arc::as_ref).collect(),
+            unknown: &self.unknown,
             namespace_labels: &self.namespace_labels,
             namespace_terminating: self.namespace_terminating,
             rivals: &self.rivals,
@@ -106,6 +109,7 @@ impl Shell {
             feature_sets,
             stores,
             templates: self.cluster.templates.state(),
+            unknown: self.cluster.unread.of(run.namespace),
             namespace_labels: namespace.as_ref().map(|namespace| namespace.labels().clone()).unwrap_or_default(),
             namespace_terminating: namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()),
             rivals: if at_rest { Vec::new() } else { self.rivals(&run) },
@@ -125,7 +129,7 @@ impl Shell {
     }
 
     fn rivals(&self, run: &Run<'_>) -> Vec<Rival> {
-        let open = self.caches.open.of(&format!("{}/{}", run.namespace, run.feature_set));
+        let open = self.caches.open.of(&queue(run.namespace, run.feature_set));
         open.iter().filter(|other| other.rival.uid != run.uid && !other.deleted).map(|other| other.rival.clone()).collect()
     }
 

@@ -1,13 +1,13 @@
 //! Observe, plan, perform; and when to do it again.
 
+use crate::caches::queue;
 use crate::observe::Facts;
-use crate::shell::{Error, Shell, lock};
+use crate::shell::{Error, Shell, lock, publish};
 use backfill_core::api::{FeatureSetBackfill, FeatureStore};
 use backfill_core::condition::{ConditionType, Reason};
 use backfill_core::plan::run::Run;
 use backfill_core::plan::{Announcement, Effect, Plan, Rival, created, plan};
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use std::sync::Arc;
@@ -18,9 +18,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 
 /// The longest pause after failures.
 const PAUSE_MAX: Duration = Duration::from_secs(120);
-
-/// How often events are tried to be told.
-const EVENT_MAX: Duration = Duration::from_secs(10);
 
 /// One backfill, once.
 pub async fn reconcile(backfill: Arc<FeatureSetBackfill>, shell: Arc<Shell>) -> Result<Action, Error> {
@@ -110,7 +107,7 @@ impl Shell {
 
     /// Wakes the first in the queue of a feature set.
     pub fn wake_head(&self, namespace: &str, feature_set: &str) {
-        let open = self.caches.open.of(&format!("{namespace}/{feature_set}"));
+        let open = self.caches.open.of(&queue(namespace, feature_set));
         let waiting = open.iter().filter(|open| open.rival.waits);
         let place = |rival: &Rival| (rival.created, rival.uid.clone());
         if let Some(head) = waiting.min_by_key(|open| place(&open.rival)) {
@@ -138,21 +135,6 @@ impl Shell {
 
     /// Tells an event, if the API server takes it. What is true is in the status.
     pub fn announce(&self, backfill: &FeatureSetBackfill, announcement: Announcement) {
-        let Announcement { kind, warning, reason, message } = announcement;
-        let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason: reason.word().to_owned(),
-            note: Some(message.chars().take(1000).collect()),
-            action: format!("{kind:?}"),
-            secondary: None,
-        };
-        let (recorder, reference) = (self.recorder.clone(), backfill.object_ref(&()));
-        tokio::spawn(async move {
-            match tokio::time::timeout(EVENT_MAX, recorder.publish(&event, &reference)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "an event was not taken"),
-                Err(_) => tracing::debug!("an event was not taken in time"),
-            }
-        });
+        publish(&self.recorder, announcement, backfill.object_ref(&()));
     }
 }

@@ -1,14 +1,15 @@
 //! The process: leadership, watches, controllers, and their end.
 
-use crate::caches::{self, Caches, ClusterCaches, Scope, Written, events, follow};
+use crate::caches::{self, Caches, ClusterCaches, Scope, Written, events, events_of_ours, follow};
 use crate::clock::Clock;
 use crate::index::Index;
 use crate::reconcile::{again, reconcile};
 use crate::server::Probes;
 use crate::shell::{Desks, Known, Shell};
-use crate::{caretaker, templates};
+use crate::strict::Unread;
+use crate::{caretaker, definitions, templates};
 use anyhow::{Context, bail};
-use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore, GROUP};
+use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore};
 use backfill_core::plan::Settings;
 use backfill_core::plan::run::label;
 use futures::StreamExt;
@@ -58,7 +59,7 @@ pub struct Options {
 
 /// Runs until `shutdown` says so. Losing the lease is an error: the process must not go on.
 pub async fn run(client: Client, options: Options, probes: Probes, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
-    refuse_other_versions(&client).await?;
+    definitions::refuse_older(&client).await?;
     let Some(namespace) = options.lease_namespace.clone() else {
         return lead(client, &options, probes, shutdown).await;
     };
@@ -91,22 +92,6 @@ pub async fn run(client: Client, options: Options, probes: Probes, mut shutdown:
     ended
 }
 
-/// An operator whose version of the resources is not served would lose what it writes.
-async fn refuse_other_versions(client: &Client) -> anyhow::Result<()> {
-    let group = format!("{GROUP}/v1alpha1");
-    let served = client.list_api_group_resources(&group).await.with_context(|| {
-        format!("{group} is not served; install the CustomResourceDefinitions that belong to this operator (crds/)")
-    })?;
-    for plural in ["clustertemplates", "featuresetbackfills", "featuresets", "featurestores"] {
-        if !served.resources.iter().any(|resource| resource.name == plural) {
-            bail!(
-                "{plural}.{GROUP} is not served in version v1alpha1; install the CustomResourceDefinitions that belong to this operator"
-            );
-        }
-    }
-    Ok(())
-}
-
 async fn lead(client: Client, options: &Options, probes: Probes, mut shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
     probes.metrics.leads(true);
     probes.ready.store(false, Ordering::Relaxed);
@@ -118,7 +103,7 @@ async fn lead(client: Client, options: &Options, probes: Probes, mut shutdown: w
         [] => vec![Scope::Cluster],
         namespaces => namespaces.iter().cloned().map(Scope::Namespace).collect(),
     };
-    let (cluster, cluster_changed) = cluster_caches(&client, &probes, &mut tasks);
+    let (cluster, cluster_changed) = cluster_caches(&client, options, &probes, &mut tasks);
     let watched: Vec<_> =
         scopes.into_iter().map(|scope| watch_scope(&client, scope, options, &probes, &cluster, &mut tasks)).collect();
     let shells: Vec<Arc<Shell>> = watched.iter().map(|(shell, ..)| Arc::clone(shell)).collect();
@@ -157,11 +142,12 @@ async fn keep_templates(client: Client, shipped: Vec<ClusterTemplate>) {
 
 type Changes = tokio::sync::mpsc::UnboundedReceiver<()>;
 
-fn cluster_caches(client: &Client, probes: &Probes, tasks: &mut JoinSet<()>) -> (Arc<ClusterCaches>, Changes) {
+fn cluster_caches(client: &Client, options: &Options, probes: &Probes, tasks: &mut JoinSet<()>) -> (Arc<ClusterCaches>, Changes) {
     let (templates, mut templates_writer) = reflector::store::<ClusterTemplate>();
     let (namespaces, mut namespaces_writer) = reflector::store::<PartialObjectMeta<Namespace>>();
     let (changed, changes) = tokio::sync::mpsc::unbounded_channel();
-    let stream = events(Api::all(client.clone()), watcher::Config::default(), Arc::clone(&probes.health), caches::prune);
+    let unread = Arc::new(Unread::new(Shell::recorder(client, &options.identity)));
+    let stream = events_of_ours(Api::all(client.clone()), Arc::clone(&probes.health), Arc::clone(&unread), caches::prune);
     tasks.spawn(follow(
         stream,
         move |event| templates_writer.apply_watcher_event(event),
@@ -172,7 +158,7 @@ fn cluster_caches(client: &Client, probes: &Probes, tasks: &mut JoinSet<()>) -> 
     ));
     let names = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default()).default_backoff();
     tasks.spawn(follow(names.modify(caches::prune), move |event| namespaces_writer.apply_watcher_event(event), |_| ()));
-    (Arc::new(ClusterCaches { templates, namespaces }), changes)
+    (Arc::new(ClusterCaches { templates, namespaces, unread }), changes)
 }
 
 async fn wake_on_cluster_changes(mut changes: Changes, shells: Vec<Arc<Shell>>) {
@@ -224,16 +210,16 @@ fn watch_scope(
         desks: Desks::default(),
     });
     let (judge, to_judge) = tokio::sync::mpsc::unbounded_channel();
-    let default = watcher::Config::default;
     let health = || Arc::clone(&probes.health);
-    let sets = events(scope.api(client), default(), health(), caches::prune);
+    let unread = || Arc::clone(&cluster.unread);
+    let sets = events_of_ours(scope.api(client), health(), unread(), caches::prune);
     let (on_set, judge_of_store) = (Arc::clone(&shell), judge.clone());
     tasks.spawn(follow(
         sets,
         move |event| feature_sets_writer.apply_watcher_event(event),
         move |set: &FeatureSet| feature_set_changed(&on_set, set, &judge),
     ));
-    let of_stores = events(scope.api(client), default(), health(), caches::prune);
+    let of_stores = events_of_ours(scope.api(client), health(), unread(), caches::prune);
     let on_store = Arc::clone(&shell);
     tasks.spawn(follow(
         of_stores,
@@ -246,7 +232,7 @@ fn watch_scope(
     tasks.spawn(async move { follow(of_jobs, |event| on_job.caches.jobs.apply(event), |job| child_changed(&on_job, job)).await });
     tasks.spawn(async move { follow(of_pods, |event| on_pod.caches.pods.apply(event), |pod| child_changed(&on_pod, pod)).await });
     let on_backfill = Arc::clone(&shell);
-    let of_backfills = events(scope.api(client), default(), health(), caches::prune_backfill);
+    let of_backfills = events_of_ours(scope.api(client), health(), unread(), caches::prune_backfill);
     let of_backfills = of_backfills.inspect(move |event| {
         if let Ok(event) = event {
             on_backfill.caches.open.apply(event);

@@ -5,13 +5,14 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use backfill_core::api::{FeatureSetBackfill, Mode};
 use backfill_core::contract::Notice;
-use backfill_core::plan::Settings;
 use backfill_core::plan::run::Run;
+use backfill_core::plan::{Announcement, Settings};
 use backfill_core::request::Request;
 use chrono::{DateTime, Utc};
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::batch::v1::Job;
-use kube::runtime::events::{Recorder, Reporter};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource};
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// No call to the API server takes longer; watches aside.
 const CALL_MAX: Duration = Duration::from_secs(30);
+
+/// How long an event is tried to be told.
+const EVENT_MAX: Duration = Duration::from_secs(10);
 
 /// How soon events of the same Job are asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -141,6 +145,26 @@ impl Desks {
         }
         Arc::clone(desks.entry(what.to_owned()).or_default())
     }
+}
+
+/// Tells an event about an object, if the API server takes it. What is true is in the status.
+pub fn publish(recorder: &Recorder, announcement: Announcement, about: ObjectReference) {
+    let Announcement { kind, warning, reason, message } = announcement;
+    let event = Event {
+        type_: if warning { EventType::Warning } else { EventType::Normal },
+        reason: reason.word().to_owned(),
+        note: Some(message.chars().take(1000).collect()),
+        action: format!("{kind:?}"),
+        secondary: None,
+    };
+    let recorder = recorder.clone();
+    tokio::spawn(async move {
+        match tokio::time::timeout(EVENT_MAX, recorder.publish(&event, &about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "an event was not taken"),
+            Err(_) => tracing::debug!("an event was not taken in time"),
+        }
+    });
 }
 
 /// Locks; a panic elsewhere does not make the data worse.

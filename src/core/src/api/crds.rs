@@ -6,6 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
+use serde_json::{Map, Value};
 
 /// The definitions of all resources. Use these, not `FeatureSet::crd()` and the like: they are tidied for the API server.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -34,6 +35,43 @@ pub fn manifests() -> Result<Vec<(String, String)>, serde_saphyr::SerializeError
         ))
     };
     crds().iter().map(file).collect()
+}
+
+/// The fields of our definitions that the served ones lack, such as `FeatureSet.status.ledger`. The API server drops such a field
+/// of what is written, without an error. `served` is its OpenAPI v3 document of the group and version.
+pub fn lacking(served: &Value) -> Vec<String> {
+    let schemas: Vec<&Value> = served["components"]["schemas"].as_object().into_iter().flat_map(Map::values).collect();
+    let of_kind = |kind: &str| {
+        let is = |schema: &&&Value| schema["x-kubernetes-group-version-kind"][0]["kind"] == kind;
+        schemas.iter().find(is).map_or(&Value::Null, |schema| schema)
+    };
+    let mut lacking = Vec::new();
+    for crd in crds() {
+        let kind = &crd.spec.names.kind;
+        let ours = crd.spec.versions.first().and_then(|version| version.schema.as_ref()?.open_api_v3_schema.as_ref());
+        // The API server itself knows what metadata are.
+        for part in ["spec", "status"] {
+            let ours = ours.and_then(|schema| schema.properties.as_ref()?.get(part));
+            let served = &of_kind(kind)["properties"][part];
+            ours.into_iter().for_each(|ours| compare(&format!("{kind}.{part}"), ours, served, &mut lacking));
+        }
+    }
+    lacking
+}
+
+fn compare(path: &str, ours: &JSONSchemaProps, served: &Value, lacking: &mut Vec<String>) {
+    if served.is_null() {
+        return lacking.push(path.to_owned());
+    }
+    for (name, field) in ours.properties.iter().flatten() {
+        compare(&format!("{path}.{name}"), field, &served["properties"][name], lacking);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &ours.items {
+        compare(path, items, &served["items"], lacking);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &ours.additional_properties {
+        compare(path, values, &served["additionalProperties"], lacking);
+    }
 }
 
 /// Brings a schema into the form that the API server takes without warnings and that rules can rely on:

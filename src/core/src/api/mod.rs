@@ -11,7 +11,7 @@ mod template;
 mod types;
 
 pub use backfill::*;
-pub use crds::{crds, manifests};
+pub use crds::{crds, lacking, manifests};
 pub use feature_set::*;
 pub use store::*;
 pub use template::*;

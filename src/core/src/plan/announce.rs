@@ -63,5 +63,6 @@ const fn is_trouble(reason: Reason) -> bool {
             | Reason::SecretNotFound
             | Reason::OOMKilled
             | Reason::Retrying
+            | Reason::UnknownField
     )
 }

@@ -130,7 +130,9 @@ impl<'a> Children<'a> {
     }
 
     fn activity(&self, job: &Job, pods: &[&Pod], trouble: Option<&Notice>) -> Activity {
-        let running = pods.iter().any(|pod| phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none());
+        // Between the end of the last pod and that of its Job nothing starts again.
+        let ended = !pods.is_empty() && pods.iter().all(|pod| phase(pod) == "Succeeded");
+        let running = ended || pods.iter().any(|pod| phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none());
         let failed = job.status.as_ref().and_then(|status| status.failed).unwrap_or(0);
         let waits = pods.iter().filter_map(|pod| waiting(pod, self.now)).next();
         let hindered = waits.is_some() || trouble.is_some();

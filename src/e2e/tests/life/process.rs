@@ -3,12 +3,14 @@
 use crate::world::{Seen, TABLE, of_may, store_spec, test};
 use anyhow::{Context, Result};
 use backfill_core::api::{ClusterTemplate, FeatureSetBackfill};
-use backfill_core::condition::ConditionType::Complete;
+use backfill_core::condition::ConditionType::{Accepted, Complete};
 use backfill_core::contract::Step;
 use backfill_core::plan::finished;
 use backfill_e2e::kubelet::{Run, overlapping};
 use backfill_e2e::proxy::{Asked, Cut, Reply, Server, events, watched};
-use backfill_e2e::{Act, Cluster, Kubelet, Operator, OperatorOptions, Proxy, Who, eventually, in_phase, manifest, until};
+use backfill_e2e::{
+    Act, Cluster, Kubelet, Operator, OperatorOptions, Proxy, Who, eventually, eventually_within, in_phase, manifest, until,
+};
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
@@ -229,6 +231,85 @@ fn without_the_resources_it_refuses_to_start_and_says_what_to_install() -> Resul
         let mut operator = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
         eventually("it to end", async || Ok(operator.check().err())).await?;
         assert!(operator.log().contains("featurestores.featureset.dev is not served in version v1alpha1"), "{}", operator.log());
+        Ok(())
+    })
+}
+
+/// Changes the schema of a definition by one operation of a JSON patch.
+async fn change(cluster: &Cluster, plural: &str, operation: &str, path: &str, value: serde_json::Value) -> Result<()> {
+    let path = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{path}");
+    let patch = json!([{"op": operation, "path": path, "value": value}]).to_string();
+    let crd = format!("{plural}.featureset.dev");
+    cluster.kubectl(&["patch", "crd", &crd, "--type=json", "--patch", &patch]).await?.ok().map(drop)
+}
+
+#[test]
+fn with_definitions_older_than_itself_it_refuses_to_start_and_names_what_they_lack() -> Result<()> {
+    test(async |_| {
+        let (cluster, _kubelet) = cluster().await?;
+        change(&cluster, "featuresets", "remove", "status/properties/ledger", json!(null)).await?;
+        let mut operator = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
+        eventually_within("it to end", Duration::from_secs(60), async || Ok(operator.check().err())).await?;
+        let log = operator.log();
+        assert!(log.contains("are older than this operator and lack FeatureSet.status.ledger; install"), "{log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_field_that_only_newer_definitions_know_stops_what_has_it() -> Result<()> {
+    test(async |_| {
+        let (cluster, kubelet) = cluster().await?;
+        change(&cluster, "featuresetbackfills", "add", "spec/properties/sampling", json!({"type": "integer"})).await?;
+        let newer = manifest("FeatureSetBackfill", "newer", of_may(json!({"sampling": 10})));
+        eventually("the field to be stored", async || {
+            cluster.apply(&newer.to_string()).await?;
+            let stored = cluster.kubectl(&["get", "fsb/newer", "-o", "jsonpath={.spec.sampling}"]).await?.ok()?;
+            let done = stored == "10";
+            if !done {
+                cluster.kubectl(&["delete", "fsb/newer"]).await?.ok()?;
+            }
+            Ok(done.then_some(()))
+        })
+        .await?;
+        let _operator = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
+        let api: Api<FeatureSetBackfill> = Api::default_namespaced(cluster.client());
+        let seen = Seen(until(&api, "newer", in_phase("Waiting")).await?.context("it was deleted")?);
+        assert_eq!(seen.reason(Accepted), "UnknownField");
+        let message = seen.message(Accepted);
+        assert!(message.starts_with("FeatureSetBackfill \"newer\" is not understood by this operator"), "{message}");
+        assert!(message.contains("unknown field spec.sampling"), "{message}");
+        // Others go on, and so does this one without the field.
+        completes(&cluster, "other").await?;
+        cluster.kubectl(&["delete", "fsb/newer"]).await?.ok()?;
+        assert_eq!(publishes(&kubelet), 1);
+        completes(&cluster, "newer").await?;
+        assert_eq!(publishes(&kubelet), 2);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_cannot_be_read_at_all_is_told_by_an_event_and_leaves_the_others_alone() -> Result<()> {
+    test(async |_| {
+        let (cluster, _kubelet) = cluster().await?;
+        change(&cluster, "featuresetbackfills", "add", "spec/properties/mode/enum/-", json!("Rehearse")).await?;
+        let newer = manifest("FeatureSetBackfill", "newer", of_may(json!({"mode": "Rehearse"})));
+        eventually("the value to be allowed", async || Ok(cluster.apply(&newer.to_string()).await.ok())).await?;
+        let _operator = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
+        completes(&cluster, "other").await?;
+        let told = eventually("an event", async || {
+            let about = [
+                "get",
+                "events",
+                "--field-selector=involvedObject.name=newer,type=Warning",
+                "-o",
+                "jsonpath={.items[*].message}",
+            ];
+            Ok(Some(cluster.kubectl(&about).await?.ok()?).filter(|told| !told.is_empty()))
+        });
+        let told = told.await?;
+        assert!(told.contains("Unknown variant Rehearse") && told.contains("upgrade the operator"), "{told}");
         Ok(())
     })
 }

@@ -138,6 +138,31 @@ fn resources_have_their_names_columns_and_selectable_fields() {
 }
 
 #[test]
+fn what_older_definitions_lack_is_named_wherever_it_is() {
+    let of_kind = |kind: &str| {
+        let mut schema = schema(kind);
+        schema["x-kubernetes-group-version-kind"] = json!([{"group": crate::api::GROUP, "kind": kind, "version": "v1alpha1"}]);
+        (format!("dev.featureset.v1alpha1.{kind}"), schema)
+    };
+    let served = |schemas: Map<String, Value>| json!({"components": {"schemas": schemas}});
+    let mut schemas: Map<String, Value> = KINDS.map(of_kind).into_iter().collect();
+    assert_eq!(lacking(&served(schemas.clone())), [""; 0]);
+    for (kind, path, name) in [
+        ("FeatureSetBackfill", "/properties/spec/properties/guards/properties", "allowEmpty"),
+        ("FeatureSet", "/properties/status/properties/ledger/items/properties", "version"),
+        ("FeatureStore", "/properties/status/properties", "running"),
+    ] {
+        let schema = &mut schemas[&format!("dev.featureset.v1alpha1.{kind}")];
+        let fields = schema.pointer_mut(path).and_then(Value::as_object_mut).expect(path);
+        assert!(fields.remove(name).is_some(), "{path}/{name}");
+    }
+    let found = ["FeatureSetBackfill.spec.guards.allowEmpty", "FeatureSet.status.ledger.version", "FeatureStore.status.running"];
+    assert_eq!(lacking(&served(schemas.clone())), found);
+    schemas.remove("dev.featureset.v1alpha1.ClusterTemplate");
+    assert_eq!(lacking(&served(schemas))[0], "ClusterTemplate.spec");
+}
+
+#[test]
 fn every_rule_has_a_message_of_one_line() {
     let mut rules = 0;
     for kind in KINDS {

@@ -36,12 +36,41 @@ fn a_request_that_cannot_be_carried_out_fails_for_good() {
     cluster.nothing_is_held();
 }
 
+fn unknown(kind: &str, name: &str) -> Unknown {
+    Unknown { kind: kind.to_owned(), name: name.to_owned(), what: "unknown field spec.sampling".to_owned() }
+}
+
+#[test]
+fn a_field_that_only_the_definitions_know_stops_what_reads_it_and_nothing_else() {
+    let mut cluster = world(json!({}));
+    cluster.unknown = vec![unknown("FeatureSetBackfill", "other"), unknown("FeatureSet", "views")];
+    cluster.rest("fix");
+    assert_eq!(cluster.steps("fix"), ["offline 1"]);
+    let mut cluster = world(json!({}));
+    cluster.unknown = vec![unknown("FeatureSet", "clicks")];
+    let plan = cluster.rest("fix");
+    let message = &condition(&plan.status, ConditionType::Accepted).expect("judged").message;
+    assert!(message.starts_with("FeatureSet \"clicks\" is not understood by this operator ("), "{message}");
+    assert!(message.contains("): unknown field spec.sampling; upgrade the operator"), "{message}");
+    cluster.nothing_is_held();
+    // What is under way was understood when it began.
+    let mut cluster = running(json!({}));
+    cluster.unknown = vec![unknown("FeatureSetBackfill", "fix")];
+    cluster.reports("fix", replaced(5));
+    cluster.rest("fix");
+    assert_eq!(cluster.steps("fix"), ["offline 1", "online 1"]);
+}
+
 #[test]
 fn what_is_missing_is_waited_for_and_stalls_after_ten_minutes_and_goes_on_when_it_appears() {
     for (reason, remove) in [
         (Reason::FeatureSetNotFound, (|cluster| cluster.feature_sets.clear()) as fn(&mut Cluster)),
         (Reason::StoreNotFound, |cluster| cluster.stores.clear()),
         (Reason::ClusterTemplateNotFound, |cluster| cluster.templates.clear()),
+        (Reason::UnknownField, |cluster| cluster.unknown.push(unknown("FeatureSetBackfill", "fix"))),
+        (Reason::UnknownField, |cluster| cluster.unknown.push(unknown("FeatureSet", "clicks"))),
+        (Reason::UnknownField, |cluster| cluster.unknown.push(unknown("FeatureStore", "default"))),
+        (Reason::UnknownField, |cluster| cluster.unknown.push(unknown("ClusterTemplate", "small"))),
     ] {
         let mut cluster = world(json!({}));
         let full = cluster.clone();
@@ -56,6 +85,7 @@ fn what_is_missing_is_waited_for_and_stalls_after_ten_minutes_and_goes_on_when_i
         cluster.rest("fix");
         assert_eq!(cluster.stands("fix"), ("stalled", reason));
         (cluster.feature_sets, cluster.stores, cluster.templates) = (full.feature_sets, full.stores, full.templates);
+        cluster.unknown.clear();
         cluster.rest("fix");
         assert_eq!(cluster.steps("fix"), ["offline 1"], "{reason}");
     }
