@@ -1,7 +1,8 @@
 //! What Prometheus is told. No label names an object of which there may be many: feature sets yes, backfills no.
 
-use backfill_core::api::{Engine, FeatureSetBackfillStatus};
-use backfill_core::condition::{ConditionType, Reason, is_true};
+use crate::shell::lock;
+use backfill_core::api::{Engine, FeatureSetBackfill, FeatureSetBackfillStatus};
+use backfill_core::condition::{Condition, ConditionStatus, ConditionType, Reason, is_true};
 use backfill_core::plan::Announcement;
 use backfill_core::plan::run::{Run, mode_word};
 use chrono::{DateTime, Utc};
@@ -15,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// All metrics of the process.
@@ -25,6 +27,8 @@ pub struct Metrics {
     rows: Family<RowLabels, Counter>,
     last_success: Family<FeatureSetLabels, Gauge<f64, AtomicU64>>,
     online_behind: Family<FeatureSetLabels, Gauge>,
+    /// When the run ended of which the two before tell.
+    told: Mutex<HashMap<FeatureSetLabels, DateTime<Utc>>>,
     /// Backfills that hold their feature set.
     pub active: Gauge,
     /// Backfills that wait for their turn.
@@ -95,6 +99,7 @@ impl Metrics {
             rows: Family::default(),
             last_success: Family::default(),
             online_behind: Family::default(),
+            told: Mutex::default(),
             active: Gauge::default(),
             queued: Gauge::default(),
             reconciles: Family::default(),
@@ -165,6 +170,37 @@ impl Metrics {
         }
     }
 
+    /// What the backfills say that ended before this process began: what a gauge tells must not end with a process.
+    pub fn remember(&self, backfills: &[Arc<FeatureSetBackfill>]) {
+        let mut ended: Vec<_> = backfills.iter().filter_map(|backfill| Some((ended_at(backfill)?, backfill))).collect();
+        ended.sort_by_key(|(at, _)| *at);
+        for (at, backfill) in ended {
+            let run = Run::of(backfill);
+            let set = FeatureSetLabels { namespace: run.namespace.to_owned(), feature_set: run.feature_set.to_owned() };
+            backfill.status.iter().for_each(|status| self.stands(set.clone(), status, at));
+        }
+    }
+
+    /// How a feature set stands after a run; older news do not count.
+    fn stands(&self, set: FeatureSetLabels, status: &FeatureSetBackfillStatus, at: DateTime<Utc>) {
+        let mut told = lock(&self.told);
+        let newest = told.entry(set.clone()).or_insert(at);
+        if *newest > at {
+            return;
+        }
+        *newest = at;
+        let is = |kind| is_true(&status.conditions, kind);
+        match (is(ConditionType::OfflineReplaced), is(ConditionType::OnlineReplaced)) {
+            (_, true) => drop(self.online_behind.get_or_create(&set).set(0)),
+            (true, false) if !is(ConditionType::Complete) => drop(self.online_behind.get_or_create(&set).set(1)),
+            (true | false, false) => {}
+        }
+        if is(ConditionType::Complete) {
+            #[allow(clippy::cast_precision_loss)] // Seconds of this age fit.
+            self.last_success.get_or_create(&set).set(at.timestamp() as f64);
+        }
+    }
+
     /// Counts what a status change announces.
     pub fn count(
         &self,
@@ -202,19 +238,10 @@ impl Metrics {
             let took = (now - began.to_utc()).as_seconds_f64().max(0.0);
             self.durations.get_or_create(&ModeLabels { mode, result: result.to_owned() }).observe(took);
         }
-        let set = FeatureSetLabels { namespace: namespace.clone(), feature_set: feature_set.clone() };
-        let replaced = |kind| is_true(&status.conditions, kind);
-        match (replaced(ConditionType::OfflineReplaced), replaced(ConditionType::OnlineReplaced)) {
-            (_, true) => drop(self.online_behind.get_or_create(&set).set(0)),
-            (true, false) if result != "complete" => drop(self.online_behind.get_or_create(&set).set(1)),
-            (true | false, false) => {}
-        }
+        self.stands(FeatureSetLabels { namespace: namespace.clone(), feature_set: feature_set.clone() }, status, now);
         if result != "complete" {
             return;
         }
-        #[allow(clippy::cast_precision_loss)] // Seconds of this age fit.
-        let at = now.timestamp() as f64;
-        self.last_success.get_or_create(&set).set(at);
         let offline = status
             .offline
             .iter()
@@ -258,6 +285,14 @@ fn plain(open_metrics: &str) -> String {
         text.push('\n');
     }
     text
+}
+
+/// When a run ended.
+fn ended_at(backfill: &FeatureSetBackfill) -> Option<DateTime<Utc>> {
+    let ends = |condition: &&Condition| matches!(condition.kind, ConditionType::Complete | ConditionType::Failed);
+    let conditions = &backfill.status.as_ref()?.conditions;
+    let end = conditions.iter().filter(ends).find(|condition| condition.status == ConditionStatus::True)?;
+    DateTime::parse_from_rfc3339(&end.last_transition_time).ok().map(|at| at.to_utc())
 }
 
 impl Default for Metrics {

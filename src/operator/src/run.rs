@@ -12,8 +12,8 @@ use anyhow::{Context, bail};
 use backfill_core::api::{ClusterTemplate, FeatureSet, FeatureSetBackfill, FeatureStore};
 use backfill_core::plan::Settings;
 use backfill_core::plan::run::label;
-use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::PartialObjectMeta;
@@ -189,7 +189,7 @@ fn watch_scope(
     let (stores, mut stores_writer) = reflector::store::<FeatureStore>();
     let (wake, woken) = mpsc::unbounded();
     let caches = Caches {
-        backfills: backfills.clone(),
+        backfills,
         open: Index::new(caches::by_feature_set),
         feature_sets,
         stores,
@@ -231,19 +231,34 @@ fn watch_scope(
     let (on_job, on_pod) = (Arc::clone(&shell), Arc::clone(&shell));
     tasks.spawn(async move { follow(of_jobs, |event| on_job.caches.jobs.apply(event), |job| child_changed(&on_job, job)).await });
     tasks.spawn(async move { follow(of_pods, |event| on_pod.caches.pods.apply(event), |pod| child_changed(&on_pod, pod)).await });
-    let on_backfill = Arc::clone(&shell);
     let of_backfills = events_of_ours(scope.api(client), health(), unread(), caches::prune_backfill);
-    let of_backfills = of_backfills.inspect(move |event| {
-        if let Ok(event) = event {
-            on_backfill.caches.open.apply(event);
-            if let watcher::Event::Apply(backfill) | watcher::Event::Delete(backfill) = event {
-                on_backfill.wake_next(&backfill.namespace().unwrap_or_default(), &backfill.spec.feature_set);
-            }
-        }
-    });
-    let controller =
-        Controller::for_stream(of_backfills.reflect(backfills_writer).touched_objects(), backfills).reconcile_on(woken);
+    let controller = controller(&shell, of_backfills, backfills_writer, woken);
     (shell, controller, to_judge)
+}
+
+/// The controller of backfills, and what else their events are for.
+fn controller(
+    shell: &Arc<Shell>,
+    events: impl Stream<Item = Result<watcher::Event<FeatureSetBackfill>, watcher::Error>> + Send + 'static,
+    writer: reflector::store::Writer<FeatureSetBackfill>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<FeatureSetBackfill>>,
+) -> BackfillController {
+    let (before, after) = (Arc::clone(shell), Arc::clone(shell));
+    let kept = events
+        .inspect(move |event| {
+            let Ok(event) = event else { return };
+            before.caches.open.apply(event);
+            if let watcher::Event::Apply(backfill) | watcher::Event::Delete(backfill) = event {
+                before.wake_next(&backfill.namespace().unwrap_or_default(), &backfill.spec.feature_set);
+            }
+        })
+        .reflect(writer)
+        .inspect(move |event| {
+            if let Ok(watcher::Event::InitDone) = event {
+                after.metrics.remember(&after.caches.backfills.state());
+            }
+        });
+    Controller::for_stream(kept.touched_objects(), shell.caches.backfills.clone()).reconcile_on(woken)
 }
 
 fn feature_set_changed(shell: &Shell, set: &FeatureSet, judge: &Judge) {

@@ -4,6 +4,7 @@ use crate::world::{Seen, TABLE, of_may, store_spec, test};
 use anyhow::{Context, Result};
 use backfill_core::api::{ClusterTemplate, FeatureSetBackfill};
 use backfill_core::condition::ConditionType::{Accepted, Complete};
+use backfill_core::condition::Reason;
 use backfill_core::contract::Step;
 use backfill_core::plan::finished;
 use backfill_e2e::kubelet::{Run, overlapping};
@@ -13,8 +14,9 @@ use backfill_e2e::{
 };
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
-use kube::Api;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -311,5 +313,33 @@ fn what_cannot_be_read_at_all_is_told_by_an_event_and_leaves_the_others_alone() 
         let told = told.await?;
         assert!(told.contains("Unknown variant Rehearse") && told.contains("upgrade the operator"), "{told}");
         Ok(())
+    })
+}
+
+#[test]
+fn an_online_store_that_is_behind_is_told_also_after_a_restart() -> Result<()> {
+    test(async |_| {
+        let (cluster, kubelet) = cluster().await?;
+        cluster.apply(&manifest("FeatureStore", "default", store_spec()).to_string()).await?;
+        let online = |pod: &Pod| pod.labels().get("featureset.dev/step").is_some_and(|step| step == "online");
+        let rule = kubelet.script().set(online, Act::fail(Reason::OnlineAuth, "WRONGPASS", false));
+        let behind = async |operator: &Operator, is: u8| {
+            let line = format!("featureset_backfill_online_behind{{namespace=\"default\",feature_set=\"clicks\"}} {is}\n");
+            // It may not listen yet.
+            eventually(&format!("the gauge to be {is}"), async || {
+                Ok(operator.get("/metrics").await.ok().filter(|text| text.contains(&line)))
+            })
+            .await
+        };
+        let mut first = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
+        cluster.apply(&manifest("FeatureSetBackfill", "may", of_may(json!({}))).to_string()).await?;
+        until(&Api::<FeatureSetBackfill>::default_namespaced(cluster.client()), "may", in_phase("Failed")).await?;
+        behind(&first, 1).await?;
+        first.kill();
+        let second = Operator::start(cluster.kubeconfig(), &OperatorOptions::default())?;
+        behind(&second, 1).await?;
+        rule.change(Act::obey());
+        cluster.apply(&manifest("FeatureSetBackfill", "mend", of_may(json!({"stores": ["Online"]}))).to_string()).await?;
+        behind(&second, 0).await.map(drop)
     })
 }

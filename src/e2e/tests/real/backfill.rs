@@ -1,7 +1,7 @@
 //! From `kubectl apply` to replaced data in S3 and Redis.
 
-use crate::world::test;
-use anyhow::{Context, Result};
+use crate::world::{SYSTEM, test};
+use anyhow::{Context, Result, ensure};
 use backfill_core::plan::run::label;
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::Pod;
@@ -24,6 +24,28 @@ fn an_interval_is_replaced_in_s3_and_redis_and_nothing_else_is() -> Result<()> {
         world.backfill("back", json!({"undo": "correction"})).await?;
         world.complete("back").await?;
         world.holds(1).await
+    })
+}
+
+#[test]
+fn helm_test_replaces_ten_rows_in_a_volume_and_reads_them_back() -> Result<()> {
+    test(async |world| {
+        // Nobody makes volumes here: the claim of the test finds this one.
+        let folder = "/var/lib/helm-test";
+        world.cluster.nodes()?.run(0, &["mkdir", "--mode=0777", folder]).await?;
+        let volume = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "helm-test"},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": folder},
+                "claimRef": {"namespace": SYSTEM, "name": "backfill-operator-test"},
+            },
+        });
+        world.cluster.apply(&volume.to_string()).await?;
+        let tested = world.cluster.helm(&["test", "backfill-operator", "--namespace", SYSTEM, "--timeout", "5m"]).await?;
+        ensure!(tested.success, "{}{}", tested.stdout, tested.stderr);
+        let files = world.cluster.nodes()?.run(0, &["find", folder, "-name", "*.parquet"]).await?;
+        assert_eq!(files.lines().filter(|file| file.contains("-test-rows/")).count(), 10, "one file per day: {files}");
+        Ok(())
     })
 }
 
