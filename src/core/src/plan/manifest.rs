@@ -1,8 +1,10 @@
 //! The children of a run: the claim, the order and the Job. Built from what is resolved, so nothing here can fail.
 
+mod pod;
+
 use super::Settings;
 use super::run::{Run, api_version};
-use crate::api::{Engine, JobSettings, VOLUME};
+use crate::api::Engine;
 use crate::contract::{OnlineTarget, Order, Size, Step, exit};
 use crate::key::sha256;
 use crate::request::Request;
@@ -11,12 +13,13 @@ use k8s_openapi::api::batch::v1::{
     PodFailurePolicyRule, SuccessPolicy, SuccessPolicyRule,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, KeyToPath,
-    LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
-    SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
+    ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, KeyToPath, PodSpec, PodTemplateSpec,
+    ResourceRequirements, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+pub use pod::CONTAINER;
+use pod::{ORDERS, Place, quantities, unless_empty};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,22 +29,14 @@ pub const ORDER: &str = "order.json";
 /// The resolved request beside it, from which the operator makes the orders of later attempts.
 pub const REQUEST: &str = "request.json";
 
-/// The name of the container whose termination message is the report.
-pub const CONTAINER: &str = "worker";
-
 /// The port at which a pod tells its progress.
 pub const PROGRESS_PORT: i32 = 9090;
 
-const SECRETS: &str = "/var/run/secrets/featureset.dev";
-const ORDERS: &str = "/etc/featureset.dev";
 const SCRATCH: &str = "/scratch";
 /// The annotation of a Job with the hash of its order.
 pub const ORDER_HASH: &str = "featureset.dev/order";
 
 const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
-
-/// The user and group of run pods.
-const USER: i64 = 65532;
 
 /// What is published must be followed by the online store: the online step is tried until the backfill's deadline.
 const ONLINE_RETRIES: i32 = 1_000_000;
@@ -111,7 +106,10 @@ impl Attempt<'_> {
                 backoff_limit: Some(self.retries()),
                 pod_replacement_policy: Some("Failed".to_owned()),
                 pod_failure_policy: Some(failure_policy()),
-                template: PodTemplateSpec { metadata: Some(self.pod_metadata()), spec: Some(self.pod(settings)) },
+                template: PodTemplateSpec {
+                    metadata: Some(pod::metadata(&self.request.pods.settings, self.labels())),
+                    spec: Some(self.pod(settings)),
+                },
                 ..JobSpec::default()
             }),
             ..Job::default()
@@ -138,40 +136,13 @@ impl Attempt<'_> {
         }
     }
 
-    /// The store's own labels and annotations never replace ours.
-    fn pod_metadata(&self) -> ObjectMeta {
-        let JobSettings { pod_labels, pod_annotations, .. } = &self.request.pods.settings;
-        let labels = pod_labels.clone().into_iter().chain(self.labels()).collect();
-        let annotations = (!pod_annotations.is_empty()).then(|| pod_annotations.clone());
-        ObjectMeta { labels: Some(labels), annotations, ..ObjectMeta::default() }
-    }
-
     fn pod(&self, settings: &Settings) -> PodSpec {
-        let jobs = &self.request.pods.settings;
         let scheduling = &self.request.template.scheduling;
-        let pull = jobs.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
         PodSpec {
-            restart_policy: Some("Never".to_owned()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            service_account_name: jobs.service_account_name.clone(),
-            image_pull_secrets: unless_empty(pull.collect()),
             node_selector: (!scheduling.node_selector.is_empty()).then(|| scheduling.node_selector.clone()),
             tolerations: unless_empty(scheduling.tolerations.iter().map(toleration).collect()),
             priority_class_name: scheduling.priority_class_name.clone(),
-            security_context: Some(PodSecurityContext {
-                run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                fs_group: Some(USER),
-                // Else every file of a large volume is touched before the pod starts.
-                fs_group_change_policy: Some("OnRootMismatch".to_owned()),
-                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
-                ..PodSecurityContext::default()
-            }),
-            volumes: Some(self.volumes()),
-            containers: vec![self.container(settings)],
-            ..PodSpec::default()
+            ..pod::spec(&self.request.pods, self.container(settings), self.places())
         }
     }
 
@@ -182,59 +153,29 @@ impl Attempt<'_> {
         let progress =
             ContainerPort { name: Some("progress".to_owned()), container_port: PROGRESS_PORT, ..ContainerPort::default() };
         Container {
-            name: CONTAINER.to_owned(),
             image: Some(settings.worker_image.clone()),
             image_pull_policy: settings.image_pull_policy.clone(),
             args: Some(args.map(str::to_owned).to_vec()),
             ports: Some(vec![progress]),
             resources: Some(resources(&self.order().size)),
-            volume_mounts: Some(self.mounts()),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                read_only_root_filesystem: Some(true),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
-                ..SecurityContext::default()
-            }),
             ..Container::default()
         }
     }
 
-    fn mounts(&self) -> Vec<VolumeMount> {
-        let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
-            name: name.to_owned(),
-            mount_path: path.to_owned(),
-            read_only: read_only.then_some(true),
-            ..VolumeMount::default()
-        };
-        let mut mounts = vec![mount("order", ORDERS, true), mount("scratch", SCRATCH, false)];
-        mounts.extend(self.request.pods.volume_claim.iter().map(|_| mount("store", VOLUME, false)));
-        let secrets = self.secrets().into_iter().enumerate();
-        mounts.extend(secrets.map(|(n, secret)| mount(&secret_volume(n), &format!("{SECRETS}/{secret}"), true)));
-        mounts
-    }
-
-    fn volumes(&self) -> Vec<Volume> {
-        let volume = |name: &str| Volume { name: name.to_owned(), ..Volume::default() };
-        let order = ConfigMapVolumeSource {
+    fn places(&self) -> Vec<Place> {
+        let mut order = Place::new("order", ORDERS, true);
+        order.volume.config_map = Some(ConfigMapVolumeSource {
             name: self.name(),
             items: Some(vec![KeyToPath { key: ORDER.to_owned(), path: ORDER.to_owned(), mode: None }]),
             ..ConfigMapVolumeSource::default()
-        };
-        let scratch = EmptyDirVolumeSource {
+        });
+        let mut scratch = Place::new("scratch", SCRATCH, false);
+        scratch.volume.empty_dir = Some(EmptyDirVolumeSource {
             size_limit: Some(Quantity(self.order().size.scratch_bytes.to_string())),
             ..EmptyDirVolumeSource::default()
-        };
-        let mut volumes =
-            vec![Volume { config_map: Some(order), ..volume("order") }, Volume { empty_dir: Some(scratch), ..volume("scratch") }];
-        volumes.extend(self.request.pods.volume_claim.iter().map(|claim| Volume {
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None }),
-            ..volume("store")
-        }));
-        volumes.extend(self.secrets().into_iter().enumerate().map(|(n, secret)| Volume {
-            secret: Some(SecretVolumeSource { secret_name: Some(secret.to_owned()), ..SecretVolumeSource::default() }),
-            ..volume(&secret_volume(n))
-        }));
-        volumes
+        });
+        let claim = Place::claim(&self.request.pods, false);
+        [order, scratch].into_iter().chain(claim).chain(Place::secrets(self.secrets())).collect()
     }
 
     /// The Secrets that the pods read, each once.
@@ -249,14 +190,6 @@ impl Attempt<'_> {
 
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("requests and orders have string keys")
-}
-
-fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
-    (!list.is_empty()).then_some(list)
-}
-
-fn secret_volume(number: usize) -> String {
-    format!("secret-{number}")
 }
 
 fn toleration(given: &crate::api::Toleration) -> Toleration {
@@ -314,13 +247,10 @@ fn failure_policy() -> PodFailurePolicy {
 
 /// Requests and limits are the same: a backfill gets what its template says, and takes no more.
 fn resources(size: &Size) -> ResourceRequirements {
-    let quantities: BTreeMap<String, Quantity> = [
+    let amounts = quantities([
         ("cpu", size.cores.to_string()),
         ("memory", size.memory_bytes.to_string()),
         ("ephemeral-storage", size.scratch_bytes.to_string()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), Quantity(value)))
-    .collect();
-    ResourceRequirements { requests: Some(quantities.clone()), limits: Some(quantities), ..ResourceRequirements::default() }
+    ]);
+    ResourceRequirements { requests: Some(amounts.clone()), limits: Some(amounts), ..ResourceRequirements::default() }
 }
