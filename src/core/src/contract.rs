@@ -10,6 +10,7 @@ use crate::time::Interval;
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 mod report;
 
@@ -76,8 +77,11 @@ pub struct Order {
     pub online: Option<Online>,
     /// What must hold before anything is replaced.
     pub guards: Guards,
-    /// What the pod may use.
+    /// What the pod may use; of several, each.
     pub size: Size,
+    /// What computes the rows.
+    #[serde(default, skip_serializing_if = "Engine::is_data_fusion")]
+    pub engine: Engine,
 }
 
 /// The backfill that an order belongs to.
@@ -336,6 +340,30 @@ pub struct Size {
     pub memory_bytes: u64,
     /// Scratch space in bytes.
     pub scratch_bytes: u64,
+}
+
+/// What computes the rows of the offline step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Engine {
+    /// Apache DataFusion, in the worker's own process.
+    #[default]
+    DataFusion,
+    /// Apache Spark, of which the worker is the driver.
+    Spark {
+        /// How many pods compute the rows. One alone is driver and executor; of several, the first only drives.
+        nodes: u32,
+        /// The template's further settings.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        conf: BTreeMap<String, String>,
+    },
+}
+
+impl Engine {
+    /// Whether it is the default, which orders leave out.
+    pub const fn is_data_fusion(&self) -> bool {
+        matches!(self, Self::DataFusion)
+    }
 }
 
 /// An order that this worker does not carry out.

@@ -10,6 +10,7 @@ mod names;
 mod place;
 mod quantity;
 mod scope;
+mod spark;
 mod template;
 
 use crate::api::{ClusterTemplate, FeatureSet, FeatureSetBackfillSpec, FeatureStore, Mode};
@@ -207,6 +208,10 @@ impl Request {
             size: match step {
                 Step::Offline => self.template.size,
                 Step::Online | Step::Settle => self.template.online,
+            },
+            engine: match step {
+                Step::Offline => self.template.order_engine(),
+                Step::Online | Step::Settle => contract::Engine::DataFusion,
             },
         }
     }

@@ -13,14 +13,32 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use std::ops::ControlFlow;
 
+mod dialect;
+
+pub use dialect::{Piece, for_spark};
+
 /// Placeholders of every transformation.
 const BOUNDS: [&str; 2] = ["$start", "$stop"];
 
 /// Placeholders of a feature set with windows.
 const WINDOW_BOUNDS: [&str; 2] = ["$window_start", "$window_stop"];
 
-/// Functions that run code outside the engine.
+/// Functions that run code outside the engine, and why they are refused.
 const CODE: [&str; 4] = ["reflect", "try_reflect", "java_method", "reflect2"];
+
+/// Functions whose arguments name files or addresses that the engine would read.
+const READS: [&str; 10] = [
+    "from_avro",
+    "from_protobuf",
+    "from_xml",
+    "read_files",
+    "schema_of_avro",
+    "schema_of_xml",
+    "table_changes",
+    "table_changes_by_path",
+    "to_avro",
+    "to_protobuf",
+];
 
 /// Why a text is refused, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +113,7 @@ fn tokens(sql: &str, placeholders: &[&str]) -> Result<Vec<TokenWithSpan>, Reject
         ("\\`", "a backslash before a quote is read differently by the engines; double the quote"),
         ("\\\n", "a backslash at the end of a line is read differently by the engines; leave it out"),
         ("\\\r", "a backslash at the end of a line is read differently by the engines; leave it out"),
+        ("/*+", "a hint is a comment to one engine only; leave it out"),
         ("\0", "the text holds a NUL character; leave it out"),
     ] {
         if let Some(before) = sql.find(pair).and_then(|offset| sql.get(..offset)) {
@@ -239,7 +258,14 @@ impl Visitor for Rules<'_> {
                 Some(name) if CODE.iter().any(|code| name.value.eq_ignore_ascii_case(code)) => {
                     refuse(name.span.start, format!("{name} is not allowed: it runs code"))
                 }
-                _ => ControlFlow::Continue(()),
+                Some(name) if READS.iter().any(|reads| name.value.eq_ignore_ascii_case(reads)) => {
+                    refuse(name.span.start, format!("{name} is not allowed: it can read other files; read from the sources"))
+                }
+                Some(name) if name.value.eq_ignore_ascii_case("identifier") => {
+                    refuse(name.span.start, format!("{name} is not allowed; write the name itself"))
+                }
+                Some(_) => ControlFlow::Continue(()),
+                None => refuse(start_of(&function.name), format!("{} is not allowed; write the function's name", function.name)),
             },
             _ => refuse(start_of(&function.name), format!("{} is not allowed; write functions without a schema", function.name)),
         }

@@ -69,6 +69,7 @@ fn order() -> Order {
             checks: vec![Check { name: "positive".into(), predicate: "n >= 0".into(), severity: Severity::Warn }],
         },
         size: Size { cores: 4, memory_bytes: 8 << 30, scratch_bytes: 16 << 30 },
+        engine: Engine::DataFusion,
     }
 }
 
@@ -138,6 +139,12 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, name: 
 #[test]
 fn an_order_is_written_and_read_as_committed() {
     golden(&order(), "order.json");
+}
+
+#[test]
+fn an_order_for_spark_is_written_and_read_as_committed() {
+    let conf = [("spark.sql.shuffle.partitions".to_owned(), "400".to_owned())].into();
+    golden(&Order { engine: Engine::Spark { nodes: 3, conf }, ..order() }, "order-spark.json");
 }
 
 #[test]

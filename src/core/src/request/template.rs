@@ -1,10 +1,10 @@
 //! The size of the Jobs: which cluster template, and what it means in bytes and seconds.
 
 use super::names::hint;
-use super::{Input, Rejection, parse_quantity};
+use super::{Input, Rejection, parse_quantity, spark};
 use crate::api::{ClusterTemplate, Engine, FeatureSet, FeatureStore, OnlineSize, Toleration};
 use crate::condition::Reason;
-use crate::contract::Size;
+use crate::contract::{self, Size};
 use crate::time::parse_duration;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,6 +39,9 @@ pub struct Template {
     pub deadline_seconds: u64,
     /// Where pods may run.
     pub scheduling: Scheduling,
+    /// Further settings of Spark.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spark_conf: BTreeMap<String, String>,
 }
 
 /// Where pods may run, and in which queue their Jobs wait.
@@ -57,6 +60,16 @@ pub struct Scheduling {
     /// The Kueue queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_name: Option<String>,
+}
+
+impl Template {
+    /// What an order says of the engine.
+    pub fn order_engine(&self) -> contract::Engine {
+        match self.engine {
+            Engine::DataFusion => contract::Engine::DataFusion,
+            Engine::Spark => contract::Engine::Spark { nodes: self.nodes, conf: self.spark_conf.clone() },
+        }
+    }
 }
 
 /// The template that the backfill, else the feature set, else the store names.
@@ -102,6 +115,12 @@ fn sizes(template: &ClusterTemplate) -> Result<Template, Rejection> {
     if spec.engine == Engine::DataFusion && !spec.spark_conf.is_empty() {
         return Err(refuse("spec.sparkConf is for engine Spark only".to_owned()));
     }
+    spark::check(&spec.spark_conf).map_err(refuse)?;
+    if spec.engine == Engine::Spark
+        && parse_quantity("spec.memory", &spec.memory).is_ok_and(|bytes| bytes < spark::MEMORY_BYTES_MIN)
+    {
+        return Err(refuse(format!("spec.memory: \"{}\" is less than 2Gi, which Spark needs", spec.memory)));
+    }
     let size = size("spec", spec.cores, &spec.memory, spec.scratch.as_deref()).map_err(refuse)?;
     let fallback = OnlineSize { parallelism: 1, cores: 1, memory: "1Gi".to_owned() };
     let online = spec.online.as_ref().unwrap_or(&fallback);
@@ -123,6 +142,7 @@ fn sizes(template: &ClusterTemplate) -> Result<Template, Rejection> {
             priority_class_name: spec.priority_class_name.clone(),
             queue_name: spec.queue_name.clone(),
         },
+        spark_conf: spec.spark_conf.clone(),
     })
 }
 

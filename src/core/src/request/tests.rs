@@ -416,7 +416,7 @@ fn sizes_are_read_from_the_template_with_defaults() {
     assert_eq!((request.template.nodes, request.deadline_seconds, request.retries), (1, 86_400, 3));
 
     let spark = json!({
-        "engine": "Spark", "nodes": 4, "scratch": "10Gi", "deadline": "6h", "sparkConf": {"a": "b"},
+        "engine": "Spark", "nodes": 4, "scratch": "10Gi", "deadline": "6h", "sparkConf": {"spark.sql.shuffle.partitions": "400"},
         "online": {"parallelism": 8, "cores": 2, "memory": "3Gi"}
     });
     let mut spec = may();
@@ -434,6 +434,11 @@ fn a_template_that_contradicts_itself_is_refused() {
         (json!({"nodes": 2}), "DataFusion has exactly one node"),
         (json!({"nodes": 0}), "Spark at least one"),
         (json!({"sparkConf": {"a": "b"}}), "for engine Spark only"),
+        (
+            json!({"engine": "Spark", "sparkConf": {"spark.sql.ansi.enabled": "false"}}),
+            "\"spark.sql.ansi.enabled\" cannot be set",
+        ),
+        (json!({"engine": "Spark", "memory": "1Gi"}), "less than 2Gi, which Spark needs"),
         (json!({"memory": "lots"}), "spec.memory: \"lots\" is not a size"),
         (json!({"memory": "1Mi"}), "less than 128Mi"),
         (json!({"scratch": "-"}), "spec.scratch"),

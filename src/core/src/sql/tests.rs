@@ -119,6 +119,18 @@ fn hostile_text_is_refused() {
         "SELECT 1 FROM clicks LATERAL VIEW explode(array(reflect('a', 'b'))) x AS y",
         "SELECT TRANSFORM(a) USING 'cat /etc/passwd' AS b FROM clicks",
         "SELECT TRANSFORM(a) USING FROM clicks",
+        "SELECT IDENTIFIER('reflect')('java.lang.System', 'getenv') FROM clicks",
+        "SELECT identifier('a') FROM clicks",
+        "SELECT * FROM IDENTIFIER('parquet.`/etc`')",
+        "SELECT 1 /* /*+ */ , reflect('a', 'b') /* */ -- */\n FROM clicks",
+        "SELECT /*+ COALESCE(reflect('a', 'b')) */ 1 FROM clicks",
+        // files and addresses in arguments
+        "SELECT from_protobuf(b, 'm', '/var/run/secrets/redis/url') FROM clicks",
+        "SELECT from_avro(b, 's', map('avroSchemaUrl', 'file:///etc/passwd')) FROM clicks",
+        "SELECT from_xml(a, 'a INT', map('rowValidationXSDPath', '/etc/passwd')) FROM clicks",
+        "SELECT Schema_Of_XML('<a/>', map('rowValidationXSDPath', '/etc/passwd')) FROM clicks",
+        "SELECT * FROM table_changes_by_path('/store/other', 0)",
+        "SELECT read_files('/etc') FROM clicks",
         // placeholders, variables, substitution
         "SELECT $1 FROM clicks",
         "SELECT ? FROM clicks",
