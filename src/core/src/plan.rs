@@ -29,12 +29,13 @@ use crate::api::{
 };
 use crate::condition::{self, ConditionType, Ending, Finding, Moment, Reason, is_true, set_all};
 use crate::contract::{Notice, Progress, Step, Stores};
-use crate::request::{Input, Rejection, Request, Resolution, resolve};
+use crate::request::{Input, Rejection, Request, Resolution, Template, resolve};
 use crate::time::show;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
+use manifest::spark::Company;
 use run::Run;
 use seen::Children;
 use std::collections::BTreeMap;
@@ -57,6 +58,8 @@ const LOOK_SOON: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The image of the worker.
     pub worker_image: String,
+    /// The image of the worker with Spark; `None` runs none.
+    pub spark_image: Option<String>,
     /// When images are pulled; `None` leaves it to Kubernetes.
     pub image_pull_policy: Option<String>,
 }
@@ -136,12 +139,14 @@ pub enum Effect {
         /// The claim.
         claim: Box<ConfigMap>,
     },
-    /// Creates the order, then the Job, if nothing of another run lives.
+    /// Creates the order, what is beside it, then the Job, if nothing of another run lives.
     Launch {
         /// The order.
         order: Box<ConfigMap>,
         /// The Job.
         job: Box<Job>,
+        /// What several pods of Spark need beside it.
+        company: Option<Box<Company>>,
     },
     /// Deletes these Jobs; their pods are told to end.
     Stop {
@@ -264,9 +269,9 @@ impl<'a> Situation<'a> {
             templates: templates.clone(),
             namespace_labels: Some(namespace_labels),
         })
-        .and_then(refuse_spark)
         .and_then(|resolution| {
             self.refuse_unknown("ClusterTemplate", &resolution.request.template.name)?;
+            self.refuse_spark(&resolution.request.template)?;
             Ok(resolution)
         })
     }
@@ -275,6 +280,19 @@ impl<'a> Situation<'a> {
     fn refuse_unknown(&self, kind: &str, name: &str) -> Result<(), Rejection> {
         let found = self.observed.unknown.iter().find(|unknown| unknown.kind == kind && unknown.name == name);
         found.map_or(Ok(()), |unknown| Err(Rejection { reason: Reason::UnknownField, message: unknown.to_string() }))
+    }
+
+    /// A template that this operator cannot make pods for must not run on something else.
+    fn refuse_spark(&self, template: &Template) -> Result<(), Rejection> {
+        if template.engine == Engine::DataFusion || self.observed.settings.spark_image.is_some() {
+            return Ok(());
+        }
+        let message = format!(
+            "cluster template \"{}\" asks for engine Spark, which this operator was not given an image for (--spark-image); choose \
+             one of DataFusion",
+            template.name
+        );
+        Err(Rejection { reason: Reason::InvalidStore, message })
     }
 
     fn stores(&self) -> Stores {
@@ -429,21 +447,6 @@ impl<'a> Situation<'a> {
         self.status.resolved = Some(message::resolved(request, &resolution.warnings));
         self.status.run_id.clone_from(&self.observed.backfill.spec.run_id);
         self.status.held.get_or_insert_default().since.get_or_insert(show(self.now));
-    }
-}
-
-/// A template that this operator cannot make pods for must not run on something else.
-fn refuse_spark(resolution: Resolution) -> Result<Resolution, Rejection> {
-    let template = &resolution.request.template;
-    match template.engine {
-        Engine::DataFusion => Ok(resolution),
-        Engine::Spark => {
-            let name = &template.name;
-            let message = format!(
-                "cluster template \"{name}\" asks for engine Spark, which this operator does not run yet; choose one of DataFusion"
-            );
-            Err(Rejection { reason: Reason::InvalidStore, message })
-        }
     }
 }
 

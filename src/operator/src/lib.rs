@@ -17,5 +17,6 @@ pub mod reconcile;
 pub mod run;
 pub mod server;
 pub mod shell;
+pub mod spark;
 pub mod strict;
 pub mod templates;

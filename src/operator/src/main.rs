@@ -38,6 +38,9 @@ struct RunArgs {
     /// The image of the worker.
     #[arg(long, env = "WORKER_IMAGE")]
     worker_image: String,
+    /// The image of the worker with Apache Spark. Without it, cluster templates with `engine: Spark` are refused.
+    #[arg(long, env = "SPARK_IMAGE")]
+    spark_image: Option<String>,
     /// When run pods pull their image: Always, IfNotPresent or Never. Default: as Kubernetes decides.
     #[arg(long, env = "IMAGE_PULL_POLICY")]
     image_pull_policy: Option<String>,
@@ -117,7 +120,11 @@ fn options(args: RunArgs, clock: Arc<Clock>) -> Options {
         lease_namespace: (!args.no_leader_election).then_some(args.lease_namespace),
         identity: args.identity.unwrap_or_else(|| format!("backfill-operator-{}", std::process::id())),
         templates: args.cluster_templates,
-        settings: Settings { worker_image: args.worker_image, image_pull_policy: args.image_pull_policy },
+        settings: Settings {
+            worker_image: args.worker_image,
+            spark_image: args.spark_image,
+            image_pull_policy: args.image_pull_policy,
+        },
         clock,
     }
 }

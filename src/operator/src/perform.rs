@@ -6,6 +6,7 @@ use crate::observe::request_of;
 use crate::shell::{Answer, Error, Shell, call};
 use backfill_core::api::{ActiveBackfill, FeatureSet, FeatureSetBackfill, FeatureStore, LedgerEntry, RunningBackfill};
 use backfill_core::plan::manifest::ORDER_HASH;
+use backfill_core::plan::manifest::spark::Company;
 use backfill_core::plan::run::{BACKFILL_FINALIZER, HELD_FINALIZER, MANAGED_BY, MANAGER, Run, label};
 use backfill_core::plan::{Effect, Plan, alive, announcements, finished, instant, record};
 use backfill_core::time::show;
@@ -54,7 +55,7 @@ impl Shell {
         for effect in &plan.effects {
             match effect {
                 Effect::Admit { store, claim } => self.admit(&run, store, claim).await?,
-                Effect::Launch { order, job } => self.launch(&run, order, job).await?,
+                Effect::Launch { order, job, company } => self.launch(&run, order, job, company.as_deref()).await?,
                 Effect::Stop { jobs } => self.stop(&run, jobs).await?,
                 Effect::Release { entry } => self.release(&run, entry.as_deref()).await?,
                 Effect::CleanUp => self.clean_up(&run, backfill).await?,
@@ -279,8 +280,13 @@ impl Shell {
     }
 
     /// Makes the order and the Job, when nothing of another run lives.
-    async fn launch(&self, run: &Run<'_>, order: &ConfigMap, job: &Job) -> Result<(), Error> {
+    async fn launch(&self, run: &Run<'_>, order: &ConfigMap, job: &Job, company: Option<&Company>) -> Result<(), Error> {
         self.refuse_company(run, &job.name_any()).await?;
+        let together = match company {
+            Some(company) => Some(self.together(run, company, order, job).await?),
+            None => None,
+        };
+        let (order, job) = together.as_ref().map_or((order, job), |(order, job)| (order, job));
         self.order(run, order).await?;
         let api = self.api::<Job>(run.namespace);
         let made = match call("create", "the Job", api.create(&PostParams::default(), job)).await? {
@@ -368,7 +374,7 @@ impl Shell {
         let background = DeleteParams::background();
         call("delete", "Jobs", self.api::<Job>(run.namespace).delete_collection(&background, &ours)).await?;
         call("delete", "orders", self.api::<ConfigMap>(run.namespace).delete_collection(&background, &ours)).await?;
-        Ok(())
+        self.dissolve(run, &ours).await
     }
 
     async fn let_go(&self, run: &Run<'_>, backfill: &FeatureSetBackfill) -> Result<(), Error> {

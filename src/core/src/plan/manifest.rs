@@ -1,6 +1,7 @@
 //! The children of a run: the claim, the order and the Job. Built from what is resolved, so nothing here can fail.
 
 mod pod;
+pub mod spark;
 
 use super::Settings;
 use super::run::{Run, api_version};
@@ -138,12 +139,13 @@ impl Attempt<'_> {
 
     fn pod(&self, settings: &Settings) -> PodSpec {
         let scheduling = &self.request.template.scheduling;
-        PodSpec {
+        let pod = PodSpec {
             node_selector: (!scheduling.node_selector.is_empty()).then(|| scheduling.node_selector.clone()),
             tolerations: unless_empty(scheduling.tolerations.iter().map(toleration).collect()),
             priority_class_name: scheduling.priority_class_name.clone(),
             ..pod::spec(&self.request.pods, self.container(settings), self.places())
-        }
+        };
+        if self.company().is_some() { self.in_company(pod) } else { pod }
     }
 
     fn container(&self, settings: &Settings) -> Container {
@@ -153,13 +155,20 @@ impl Attempt<'_> {
         let progress =
             ContainerPort { name: Some("progress".to_owned()), container_port: PROGRESS_PORT, ..ContainerPort::default() };
         Container {
-            image: Some(settings.worker_image.clone()),
+            image: Some(self.image(settings).to_owned()),
             image_pull_policy: settings.image_pull_policy.clone(),
             args: Some(args.map(str::to_owned).to_vec()),
             ports: Some(vec![progress]),
             resources: Some(resources(&self.order().size)),
             ..Container::default()
         }
+    }
+
+    /// Only where Spark computes, its image is needed.
+    fn image<'a>(&self, settings: &'a Settings) -> &'a str {
+        let spark = settings.spark_image.as_deref();
+        let spark = spark.filter(|_| self.step == Step::Offline && self.request.template.engine == Engine::Spark);
+        spark.unwrap_or(&settings.worker_image)
     }
 
     fn places(&self) -> Vec<Place> {
@@ -175,7 +184,8 @@ impl Attempt<'_> {
             ..EmptyDirVolumeSource::default()
         });
         let claim = Place::claim(&self.request.pods, false);
-        [order, scratch].into_iter().chain(claim).chain(Place::secrets(self.secrets())).collect()
+        let company = self.company().map(|_| self.secret_place());
+        [order, scratch].into_iter().chain(claim).chain(Place::secrets(self.secrets())).chain(company).collect()
     }
 
     /// The Secrets that the pods read, each once.

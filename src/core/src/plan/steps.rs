@@ -118,6 +118,7 @@ impl Situation<'_> {
         self.status.progress = None;
         let attempt = Attempt { run: self.run, request, step, number };
         let (order, job) = (Box::new(attempt.config_map()), Box::new(attempt.job(self.observed.settings)));
+        let company = attempt.company().map(Box::new);
         if !self.status.attempts.iter().any(|known| known.step == step && known.attempt == number) {
             let started_at = show(self.now);
             self.status.attempts.push(AttemptStatus { step, attempt: number, job: attempt.name(), started_at, ended: None });
@@ -129,7 +130,7 @@ impl Situation<'_> {
             _ => format!("the {step} step is being started, attempt {number}"),
         };
         let reason = if step == Step::Settle { Reason::Settling } else { Reason::Starting };
-        self.going(&Moment::Going { reason, message }, vec![Effect::Launch { order, job }], Some(LOOK_AGAIN))
+        self.going(&Moment::Going { reason, message }, vec![Effect::Launch { order, job, company }], Some(LOOK_AGAIN))
     }
 
     fn next_attempt(&self, step: Step) -> u32 {

@@ -7,14 +7,14 @@ use backfill_core::condition::ConditionType::{Accepted, Complete};
 use backfill_core::condition::Reason;
 use backfill_core::contract::Step;
 use backfill_core::plan::finished;
-use backfill_e2e::kubelet::{Run, overlapping};
+use backfill_e2e::kubelet::{Run, index_of, overlapping};
 use backfill_e2e::proxy::{Asked, Cut, Reply, Server, events, watched};
 use backfill_e2e::{
     Act, Cluster, Kubelet, Operator, OperatorOptions, Proxy, Who, eventually, eventually_within, in_phase, manifest, until,
 };
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -341,5 +341,47 @@ fn an_online_store_that_is_behind_is_told_also_after_a_restart() -> Result<()> {
         rule.change(Act::obey());
         cluster.apply(&manifest("FeatureSetBackfill", "mend", of_may(json!({"stores": ["Online"]}))).to_string()).await?;
         behind(&second, 0).await.map(drop)
+    })
+}
+
+#[test]
+fn pods_of_spark_share_a_name_a_secret_and_a_closed_network_that_go_with_the_backfill() -> Result<()> {
+    test(async |_| {
+        let (cluster, kubelet) = cluster().await?;
+        let template = json!({"engine": "Spark", "nodes": 3, "cores": 1, "memory": "4Gi"});
+        cluster.apply(&manifest("ClusterTemplate", "spark", template).to_string()).await?;
+        let others = |pod: &Pod| pod.labels()["featureset.dev/step"] == "offline" && index_of(pod) > 0;
+        let _rule = kubelet.script().set(others, Act::run());
+        let arguments = ["--spark-image", "spark:1"].map(str::to_owned).to_vec();
+        let _operator = Operator::start(cluster.kubeconfig(), &OperatorOptions { arguments, ..OperatorOptions::default() })?;
+        let spec = of_may(json!({"clusterTemplate": "spark", "ttlSecondsAfterFinished": 5}));
+        cluster.apply(&manifest("FeatureSetBackfill", "may", spec).to_string()).await?;
+        let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+        let three = eventually("three pods", async || {
+            let found = pods.list(&ListParams::default().labels("featureset.dev/step=offline")).await?.items;
+            Ok(Some(found).filter(|found| found.len() == 3))
+        })
+        .await?;
+        let secrets: Api<Secret> = Api::default_namespaced(cluster.client());
+        let made = secrets.list(&ListParams::default().labels("featureset.dev/backfill=may")).await?.items;
+        let [secret] = made.as_slice() else { anyhow::bail!("{} secrets", made.len()) };
+        assert_eq!(secret.data.as_ref().context("data")?["secret"].0.len(), 64);
+        assert_eq!(secret.owner_references()[0].name, "may");
+        for pod in &three {
+            let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.clone()).unwrap_or_default();
+            let mounted = volumes.iter().filter_map(|volume| volume.secret.as_ref()?.secret_name.clone());
+            assert!(mounted.collect::<Vec<_>>().contains(&secret.name_any()));
+        }
+        let left = async || {
+            cluster.kubectl(&["get", "services,networkpolicies", "-l", "featureset.dev/backfill=may", "-o", "name"]).await?.ok()
+        };
+        assert_eq!(left().await?.lines().count(), 2);
+        cluster.kubectl(&["wait", "--for=condition=Complete", "--timeout=60s", "fsb/may"]).await?.ok()?;
+        eventually("what was beside the Job to go with it", async || Ok(left().await?.is_empty().then_some(()))).await?;
+        cluster.kubectl(&["delete", "fsb/may"]).await?.ok()?;
+        eventually("the secret to go with the backfill", async || {
+            Ok(secrets.get_opt(&secret.name_any()).await?.is_none().then_some(()))
+        })
+        .await
     })
 }

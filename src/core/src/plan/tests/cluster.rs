@@ -100,7 +100,7 @@ pub fn cluster() -> Cluster {
         pods: BTreeMap::new(),
         trouble: None,
         progress: None,
-        settings: Settings { worker_image: "worker:1".to_owned(), image_pull_policy: None },
+        settings: Settings { worker_image: "worker:1".to_owned(), ..Settings::default() },
         said: Vec::new(),
         names: 0,
     }
@@ -285,7 +285,7 @@ impl Cluster {
         for effect in &plan.effects {
             match effect {
                 Effect::Admit { store, claim } => self.admit(&old, store, claim, fate)?,
-                Effect::Launch { order, job } => self.launch(&old, order, job, fate)?,
+                Effect::Launch { order, job, .. } => self.launch(&old, order, job, fate)?,
                 Effect::Stop { jobs } => self.stop(jobs, fate)?,
                 Effect::Release { entry } => self.release(&old, entry.as_deref(), fate)?,
                 Effect::CleanUp => self.write(fate, |cluster| {

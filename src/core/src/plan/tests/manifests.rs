@@ -88,16 +88,72 @@ fn a_job_tries_as_often_as_the_backfill_says() {
     assert!(limit(&cluster) > Some(1_000), "what is published is followed by the online store");
 }
 
+/// The first attempt of the offline step of `fix`, on so many nodes of Spark.
+fn of_spark(cluster: &Cluster, nodes: u32) -> manifest::Attempt<'_> {
+    let data = cluster.config_maps[&cluster.job("fix")].data.clone().expect("data");
+    let mut request: Request = serde_json::from_str(&data[manifest::REQUEST]).expect("a request");
+    (request.template.engine, request.template.nodes) = (Engine::Spark, nodes);
+    manifest::Attempt { run: Run::of(&cluster.backfills["fix"]), request, step: Step::Offline, number: 1 }
+}
+
 #[test]
 fn a_job_of_spark_has_room_for_lost_workers() {
     let mut cluster = world(json!({"retries": 7}));
     cluster.rest("fix");
-    let data = cluster.config_maps[&cluster.job("fix")].data.clone().expect("data");
-    let mut request: Request = serde_json::from_str(&data[manifest::REQUEST]).expect("a request");
-    (request.template.engine, request.template.nodes) = (Engine::Spark, 4);
-    let attempt = manifest::Attempt { run: Run::of(&cluster.backfills["fix"]), request, step: Step::Offline, number: 1 };
-    let spec = attempt.job(&cluster.settings).spec.expect("a spec");
+    let spec = of_spark(&cluster, 4).job(&cluster.settings).spec.expect("a spec");
     assert_eq!((spec.backoff_limit, spec.completions), (Some(19), Some(4)));
+}
+
+#[test]
+fn pods_of_spark_find_each_other_and_are_found_by_nobody_else() {
+    let mut cluster = world(json!({}));
+    cluster.rest("fix");
+    cluster.settings.spark_image = Some("spark:1".to_owned());
+    let attempt = of_spark(&cluster, 3);
+    let (name, company) = (attempt.name(), attempt.company().expect("three pods"));
+    let mut job = attempt.job(&cluster.settings);
+    manifest::spark::entrust(&mut job, "made-up");
+    let template = job.spec.expect("a spec").template;
+    let (labels, pod) = (template.metadata.and_then(|metadata| metadata.labels), template.spec.expect("a pod"));
+    let service = company.service.spec.expect("a spec");
+    assert_eq!((company.service.metadata.name.as_deref(), service.cluster_ip.as_deref()), (Some(name.as_str()), Some("None")));
+    assert_eq!((&service.selector, service.publish_not_ready_addresses), (&labels, Some(true)));
+    let policy = serde_json::to_value(company.policy.spec).expect("JSON");
+    let pods = json!({"matchLabels": labels});
+    let rules = json!([{"from": [{"podSelector": pods}]}, {"ports": [{"port": 9090}]}]);
+    assert_eq!(policy, json!({"podSelector": pods, "policyTypes": ["Ingress"], "ingress": rules}));
+    assert_eq!((pod.subdomain.as_deref(), pod.automount_service_account_token), (Some(name.as_str()), Some(false)));
+    let container = serde_json::to_value(&pod.containers[0]).expect("JSON");
+    assert_eq!(container["image"], "spark:1");
+    let file = container["env"][1]["value"].as_str().expect("a file");
+    assert_eq!(container["env"][0]["value"], format!("{name}-0.{name}"));
+    assert_eq!(container["env"][2]["valueFrom"]["fieldRef"]["fieldPath"], "status.podIP");
+    let mount = pod.containers[0].volume_mounts.iter().flatten().find(|mount| file.starts_with(&mount.mount_path)).expect("it");
+    let volume = pod.volumes.iter().flatten().find(|volume| volume.name == mount.name).expect("a volume");
+    assert_eq!(volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()), Some("made-up"));
+    let secret = company.secret;
+    let made = &secret.metadata;
+    assert_eq!((&made.name, &made.generate_name, secret.immutable), (&None, &Some(format!("{name}-")), Some(true)));
+    assert_eq!((secret.data, secret.string_data), (None, None), "what is secret is no part of a plan");
+    for metadata in [company.service.metadata, company.policy.metadata, secret.metadata] {
+        assert_eq!(metadata.owner_references.expect("an owner")[0].name, "fix");
+    }
+}
+
+#[test]
+fn a_single_pod_and_other_steps_need_no_company() {
+    let mut cluster = world(json!({}));
+    cluster.rest("fix");
+    cluster.settings.spark_image = Some("spark:1".to_owned());
+    let image = |attempt: &manifest::Attempt<'_>| {
+        let pod = attempt.job(&cluster.settings).spec.and_then(|spec| spec.template.spec).expect("a pod");
+        assert_eq!((pod.subdomain, pod.containers[0].env.clone()), (None, None));
+        pod.containers[0].image.clone().expect("an image")
+    };
+    let alone = of_spark(&cluster, 1);
+    assert_eq!((alone.company(), image(&alone)), (None, "spark:1".to_owned()));
+    let online = manifest::Attempt { step: Step::Online, ..of_spark(&cluster, 3) };
+    assert_eq!((online.company(), image(&online)), (None, "worker:1".to_owned()));
 }
 
 #[test]
