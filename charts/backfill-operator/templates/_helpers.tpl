@@ -79,6 +79,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, deletecollection]
+{{- if .Values.spark.enabled }}
+# What several pods of Spark need beside their Job. What is secret is written once and never read.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, deletecollection]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [create, deletecollection]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+{{- end }}
 # Why a pod does not start is read from events.
 - apiGroups: [""]
   resources: [events]

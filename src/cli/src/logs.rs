@@ -82,7 +82,7 @@ pub async fn follow(cluster: &Cluster, backfill: &FeatureSetBackfill, step: Opti
 async fn stream(api: Api<Pod>, pod: Pod, tail: Option<i64>) -> Result<(), (String, kube::Error)> {
     let name = pod.name_any();
     let of = |label: &str| pod.labels().get(label).cloned().unwrap_or_default();
-    let mark = format!("{}-{}", of(label::STEP), of("batch.kubernetes.io/job-completion-index"));
+    let mark = format!("{}-{}", of(label::STEP), of(label::INDEX));
     let params = LogParams { follow: true, tail_lines: tail, ..LogParams::default() };
     let failed = |error| (name.clone(), error);
     let mut lines = api.log_stream(&name, &params).await.map_err(failed)?.lines();

@@ -33,6 +33,8 @@ pub mod label {
     pub const STEP: &str = "featureset.dev/step";
     /// Counts from 1.
     pub const ATTEMPT: &str = "featureset.dev/attempt";
+    /// Which of a Job's pods a pod is; the Job controller sets it.
+    pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 }
 
 /// The longest name of a child. Pods of an Indexed Job append their index and five characters to it.

@@ -235,10 +235,12 @@ fn failed(job: &Job, pods: &[&Pod]) -> Standing {
     Standing::Failed { reason: Reason::PodFailed, message: format!("Job {} failed: {why}", name(&job.metadata)) }
 }
 
-/// Why the pod that failed last failed: its own words, or how its container ended.
+/// Why the pod that failed last failed: its own words, or how its container ended. Of several pods that work together, the first
+/// speaks for all.
 fn newest_failure(pods: &[&Pod]) -> Option<(Reason, String)> {
     let ended = pods.iter().filter(|pod| phase(pod) == "Failed").filter_map(|pod| Some((terminated(pod)?, *pod)));
-    let (state, pod) = ended.max_by_key(|(state, _)| state.finished_at.as_ref().map(instant))?;
+    let leads = |pod: &Pod| is_of(&pod.metadata, Step::Offline) && labelled(&pod.metadata, label::INDEX) == Some("0");
+    let (state, pod) = ended.max_by_key(|(state, pod)| (leads(pod), state.finished_at.as_ref().map(instant)))?;
     if let Some(Report { outcome: Outcome::Failed { reason, message, .. }, .. }) = report(state) {
         return Some((reason, message));
     }

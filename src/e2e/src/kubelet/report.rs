@@ -5,6 +5,7 @@ use backfill_core::condition::Reason;
 use backfill_core::contract::{
     GuardResult, OfflineReport, OnlineReport, Order, Outcome, Proof, Report, Scope, Step, VERSION, Verdict, exit,
 };
+use backfill_core::plan::run::label;
 use backfill_core::time::show;
 use chrono::Utc;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -25,7 +26,7 @@ pub fn step_of(pod: &Pod) -> Option<Step> {
 
 /// Which of the pods of an Indexed Job it is.
 pub fn index_of(pod: &Pod) -> u32 {
-    pod.annotations().get("batch.kubernetes.io/job-completion-index").and_then(|index| index.parse().ok()).unwrap_or(0)
+    pod.labels().get(label::INDEX).and_then(|index| index.parse().ok()).unwrap_or(0)
 }
 
 /// What a pod is to do: the order in the ConfigMap that it mounts. `None` for a pod that mounts none.

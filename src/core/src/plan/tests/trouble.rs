@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::contract::{GuardResult, Proof, Verdict};
+use crate::plan::run::label;
 
 /// A cluster in which the first Job of `fix` has one pod that does not start.
 fn waiting(reason: &str) -> Cluster {
@@ -42,6 +43,28 @@ fn a_pod_without_a_node_is_trouble_after_five_minutes() {
     cluster.rest("fix");
     assert_eq!(cluster.stands("fix"), ("going", Reason::Unschedulable));
     assert!(cluster.message("fix").ends_with("0/3 nodes"), "{}", cluster.message("fix"));
+}
+
+#[test]
+fn of_pods_that_compute_together_the_first_says_why_they_failed() {
+    let mut cluster = world(json!({"retries": 0}));
+    cluster.rest("fix");
+    let job = cluster.job("fix");
+    let indexed = |cluster: &mut Cluster, index: &str| {
+        let pod = cluster.add_pod(&job);
+        let labels = cluster.pods.get_mut(&pod).expect("it").metadata.labels.get_or_insert_default();
+        labels.insert(label::INDEX.to_owned(), index.to_owned());
+        pod
+    };
+    let (first, other) = (indexed(&mut cluster, "0"), indexed(&mut cluster, "1"));
+    let told = Outcome::Failed { reason: Reason::TransformFailed, message: "no such column".to_owned(), retry: false };
+    let told = report(told);
+    cluster.pod_ends(&first, 1, "Error", Some(&told));
+    cluster.wait(TimeDelta::seconds(9));
+    cluster.pod_ends(&other, 143, "Error", None);
+    cluster.job_is(&job, "Failed");
+    cluster.rest("fix");
+    assert_eq!(cluster.status("fix").broken.as_ref().map(|broken| broken.reason), Some(Reason::TransformFailed));
 }
 
 #[test]
