@@ -346,5 +346,6 @@ fn order(store: OnlineTarget) -> Order {
             checks: vec![],
         },
         size: Size { cores: 2, memory_bytes: 1 << 30, scratch_bytes: 1 << 30 },
+        engine: backfill_core::contract::Engine::DataFusion,
     }
 }
