@@ -1,7 +1,7 @@
 //! What the operator tells a Job to do, and what the Job says it did: versioned JSON, in the order's ConfigMap, in termination
-//! messages and in the run record beside the table.
+//! messages and in the run record beside the table. And what the plugin asks the worker to look up, in a pod's annotation and log.
 //!
-//! Operator and worker meet only here. A field is added with a default or not at all; any other change raises [`VERSION`].
+//! They and the worker meet only here. A field is added with a default or not at all; any other change raises [`VERSION`].
 
 use crate::api::{
     EvictionPolicy, Feature, Mode, NullKeys, OnlineUnknown, PartitionBy, RowsOutside, SchemaGuard, Severity, Stamp, Timestamps,
@@ -9,11 +9,14 @@ use crate::api::{
 use crate::time::Interval;
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+mod lookup;
 mod report;
 
+pub use lookup::*;
 pub use report::*;
 
 /// The version of the contract. A worker refuses an order of another version.
@@ -366,30 +369,45 @@ impl Engine {
     }
 }
 
-/// An order that this worker does not carry out.
+/// A document of the contract that this program does not act on.
 #[derive(Debug, thiserror::Error)]
-pub enum OrderError {
-    /// The order is of another version.
-    #[error("the order has version {found}, this worker reads version {VERSION}; run the worker that belongs to the operator")]
+pub enum DocumentError {
+    /// It is of another version.
+    #[error(
+        "the {what} has version {found}, this program reads version {VERSION}; use plugin, operator and worker of one version"
+    )]
     Version {
-        /// The version that the order names.
+        /// What it is.
+        what: &'static str,
+        /// The version that it names.
         found: serde_json::Value,
     },
-    /// The order is not JSON, or not an order.
-    #[error("the order cannot be read: {0}")]
-    Unreadable(#[from] serde_json::Error),
+    /// It is not JSON, or not what it is said to be.
+    #[error("the {what} cannot be read: {source}")]
+    Unreadable {
+        /// What it is.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
 }
 
 impl Order {
-    /// Reads an order. The version is looked at before anything else, so that another version is refused by its name.
-    pub fn read(json: &str) -> Result<Self, OrderError> {
-        let mut value: serde_json::Value = serde_json::from_str(json)?;
-        match value.get_mut("version").map(serde_json::Value::take) {
-            Some(version) if version == VERSION => value["version"] = version,
-            found => return Err(OrderError::Version { found: found.unwrap_or_default() }),
-        }
-        Ok(serde_json::from_value(value)?)
+    /// Reads an order.
+    pub fn read(json: &str) -> Result<Self, DocumentError> {
+        read_versioned("order", json)
     }
+}
+
+/// Reads a document. The version is looked at before anything else, so that another version is refused by its name.
+fn read_versioned<T: DeserializeOwned>(what: &'static str, json: &str) -> Result<T, DocumentError> {
+    let unreadable = |source| DocumentError::Unreadable { what, source };
+    let mut value: serde_json::Value = serde_json::from_str(json).map_err(unreadable)?;
+    match value.get_mut("version").map(serde_json::Value::take) {
+        Some(version) if version == VERSION => value["version"] = version,
+        found => return Err(DocumentError::Version { what, found: found.unwrap_or_default() }),
+    }
+    serde_json::from_value(value).map_err(unreadable)
 }
 
 #[cfg(test)]

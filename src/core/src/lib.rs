@@ -7,6 +7,7 @@ pub mod api;
 pub mod condition;
 pub mod contract;
 pub mod feast;
+pub mod hex;
 pub mod key;
 pub mod online;
 pub mod plan;

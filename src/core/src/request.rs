@@ -1,4 +1,4 @@
-//! From what was applied to what is done: the one place where a backfill is judged before a Job exists.
+//! From what was applied to what is done: the one place where a backfill is judged before a Job exists, and a lookup before its pod.
 //!
 //! [`resolve`] takes the objects and the time and returns a [`Request`], which is valid because it exists, or a [`Rejection`].
 //! It repeats the rules of the resources' schemas, so that manifests that no API server has seen are refused with the same words.
@@ -6,6 +6,7 @@
 
 mod definition;
 mod guards;
+mod lookup;
 mod names;
 mod place;
 mod quantity;
@@ -20,6 +21,7 @@ use crate::time::parse_duration;
 use crate::{key, window};
 use chrono::{DateTime, Utc};
 pub use definition::validate_feature_set;
+pub use lookup::{LookupInput, LookupRequest, resolve_lookup};
 pub use names::hint;
 pub use place::{Pods, check_uri, table_uri, validate_store};
 pub use quantity::parse_quantity;

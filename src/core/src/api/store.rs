@@ -149,6 +149,10 @@ pub struct FeatureStoreStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub running: Vec<RunningBackfill>,
+    /// The image of the run pods that the operator made last for this store. `kubectl features online get` runs it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::text::<1024>")]
+    pub worker_image: Option<String>,
 }
 
 /// A backfill that holds a slot of a store.

@@ -2,7 +2,6 @@ use super::*;
 use crate::api::{Entity, KeyType, ScalarType, ValueType};
 use crate::condition::Reason;
 use crate::time::parse_time;
-use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -175,6 +174,67 @@ fn every_outcome_and_scope_is_written_as_committed() {
     golden(&scopes, "scopes.json");
 }
 
+fn lookup() -> Lookup {
+    let key = |name: &str, value| JoinKey { name: name.into(), value };
+    let feature = |name: &str, value_type: &str| Feature {
+        name: name.into(),
+        value_type: ValueType::try_from(value_type.to_owned()).expect("a type"),
+    };
+    Lookup {
+        version: VERSION,
+        project: "shop".into(),
+        view: "clicks_view".into(),
+        store: OnlineTarget::Redis { secret: "redis".into(), key: "url".into(), key_ttl_seconds: None },
+        ttl_seconds: Some(604_800),
+        entity: vec![
+            key("user", KeyValue::String("=\"é\"".into())),
+            key("device", KeyValue::Bytes(vec![0, 255])),
+            key("shard", KeyValue::Int32(i32::MIN)),
+            key("user_id", KeyValue::Int64(i64::MAX)),
+            key("day", KeyValue::Timestamp(at("2024-05-01"))),
+        ],
+        features: vec![feature("n", "float64"), feature("tags", "list<string>")],
+    }
+}
+
+#[test]
+fn a_lookup_and_its_answers_are_written_and_read_as_committed() {
+    golden(&lookup(), "lookup.json");
+    assert_eq!(Lookup::read(&serde_json::to_string(&lookup()).expect("JSON")).expect("readable"), lookup());
+    let feature = |at: usize, value, note: Option<&str>| {
+        let Feature { name, value_type } = lookup().features[at].clone();
+        ServedFeature { name, value_type, value, note: note.map(str::to_owned) }
+    };
+    let row = ServedRow {
+        event_time: Some(at("2024-05-31T10:00:00.250")),
+        created_time: Some(at("2024-06-01")),
+        expired: true,
+        key_ttl_seconds: Some(60),
+        written_by: Some(Writer { generation: 18, backfill: Some("fix".into()) }),
+        features: vec![feature(0, serde_json::json!("NaN"), None), feature(1, serde_json::Value::Null, Some("not in the row"))],
+    };
+    let failed = Notice { reason: Reason::OnlineUnavailable, message: "the online store does not answer".into() };
+    let outcomes = [
+        LookupOutcome::Served(lookup().served(Some(row))),
+        LookupOutcome::Served(lookup().served(None)),
+        LookupOutcome::Failed(failed),
+    ];
+    golden(&outcomes.map(Answer::new).to_vec(), "answers.json");
+}
+
+#[test]
+fn an_answer_is_found_among_the_lines_of_a_log() {
+    let answer = Answer::new(LookupOutcome::Served(lookup().served(None)));
+    let line = serde_json::to_string(&answer).expect("JSON");
+    let log = format!("WARN \"waiting\"\n{{\"level\":\"WARN\"}}\n{line}\n7\nerror: late\n");
+    assert_eq!(Answer::in_log(&log).expect("there").expect("readable"), answer);
+    for log in ["", "error: no\n", "{\"level\":\"WARN\"}\n"] {
+        assert!(Answer::in_log(log).is_none(), "{log}");
+    }
+    let newer = Answer::in_log(&line.replace("\"version\":1", "\"version\":2")).expect("there").expect_err("of another version");
+    assert!(newer.to_string().starts_with("the answer has version 2, this program reads version 1; "), "{newer}");
+}
+
 #[test]
 fn an_order_of_another_version_is_refused_by_its_version() {
     let json = serde_json::to_string(&order()).expect("JSON");
@@ -184,7 +244,9 @@ fn an_order_of_another_version_is_refused_by_its_version() {
         let message = Order::read(&other).expect_err(found).to_string();
         assert_eq!(
             message,
-            format!("the order has version {shown}, this worker reads version 1; run the worker that belongs to the operator")
+            format!(
+                "the order has version {shown}, this program reads version 1; use plugin, operator and worker of one version"
+            )
         );
     }
     assert!(Order::read("{}").expect_err("no version").to_string().starts_with("the order has version null"));

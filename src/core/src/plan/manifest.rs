@@ -1,5 +1,6 @@
 //! The children of a run: the claim, the order and the Job. Built from what is resolved, so nothing here can fail.
 
+mod lookup;
 mod pod;
 pub mod spark;
 
@@ -19,6 +20,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+pub use lookup::{LOOKUP_MANAGER, LOOKUP_SECONDS_MAX};
 pub use pod::CONTAINER;
 use pod::{ORDERS, Place, quantities, unless_empty};
 use serde::Serialize;

@@ -11,6 +11,9 @@ pub const MANAGER: &str = "backfill-operator";
 /// The label that carries [`MANAGER`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
+/// What all other labels of children begin with.
+pub const LABELS: &str = "featureset.dev/";
+
 /// The finalizer of a backfill from its first claim until it has let go of everything.
 pub const BACKFILL_FINALIZER: &str = "featureset.dev/backfill";
 

@@ -31,8 +31,13 @@ pub fn validate_feature_set(feature_set: &FeatureSet) -> Result<(), Rejection> {
     online_ttl(feature_set).map(drop)
 }
 
+/// The Feast project of a store.
+pub fn project(store: &FeatureStore, namespace: &str) -> String {
+    store.spec.project.clone().unwrap_or_else(|| namespace.to_owned())
+}
+
 /// The name under which Feast knows the feature set.
-fn view(feature_set: &FeatureSet) -> &str {
+pub fn view(feature_set: &FeatureSet) -> &str {
     feature_set.spec.view.as_deref().or(feature_set.metadata.name.as_deref()).unwrap_or_default()
 }
 
@@ -101,7 +106,7 @@ pub fn resolve(
     }
     let mut definition = Definition {
         feature_set: input.spec.feature_set.clone(),
-        project: store.spec.project.clone().unwrap_or_else(|| input.namespace.to_owned()),
+        project: project(store, input.namespace),
         view: view(feature_set).to_owned(),
         entities: spec.entities.clone(),
         timestamp_column: spec.timestamp_column.clone(),

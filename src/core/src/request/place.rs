@@ -70,7 +70,7 @@ pub fn table(feature_set: &FeatureSet, store: &FeatureStore) -> Table {
     }
 }
 
-/// How a store wants the pods of its backfills to be made.
+/// How a store wants the worker's pods to be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pods {
@@ -107,7 +107,7 @@ pub fn stores(spec: &FeatureSetBackfillSpec, feature_set: &FeatureSet, store: &F
 }
 
 /// Why a feature set has no online view.
-fn missing_online(feature_set: &FeatureSet, store: &FeatureStore) -> Option<String> {
+pub fn missing_online(feature_set: &FeatureSet, store: &FeatureStore) -> Option<String> {
     if feature_set.spec.online.as_ref().and_then(|online| online.enabled) == Some(false) {
         return Some(format!("the feature set \"{}\" has online.enabled: false", feature_set.name_any()));
     }
@@ -121,21 +121,13 @@ pub fn online(
     store: &FeatureStore,
     template: &Template,
 ) -> Result<Option<Online>, Rejection> {
-    let Some(online) = store.spec.online.as_ref().filter(|_| missing_online(feature_set, store).is_none()) else {
+    if missing_online(feature_set, store).is_some() {
         return Ok(None);
-    };
-    let refuse = |message: String| Rejection::new(Reason::InvalidStore, message);
-    let (target, parallelism) = match (&online.redis, &online.sqlite) {
-        (Some(redis), _) => {
-            let target = OnlineTarget::Redis {
-                secret: redis.url_secret.name.clone(),
-                key: redis.url_secret.key.clone(),
-                key_ttl_seconds: key_ttl(redis.key_ttl.as_deref()).map_err(refuse)?,
-            };
-            (target, template.online_parallelism)
-        }
-        (None, Some(sqlite)) => (OnlineTarget::Sqlite { path: sqlite.path.clone() }, 1),
-        (None, None) => return Ok(None),
+    }
+    let Some(target) = target(store)? else { return Ok(None) };
+    let parallelism = match &target {
+        OnlineTarget::Redis { .. } => template.online_parallelism,
+        OnlineTarget::Sqlite { .. } => 1,
     };
     Ok(Some(Online {
         store: target,
@@ -143,6 +135,20 @@ pub fn online(
         unknown: spec.online_unknown.unwrap_or_default(),
         parallelism,
     }))
+}
+
+/// Which online store a store names. The store is valid.
+pub fn target(store: &FeatureStore) -> Result<Option<OnlineTarget>, Rejection> {
+    let Some(online) = &store.spec.online else { return Ok(None) };
+    Ok(match (&online.redis, &online.sqlite) {
+        (Some(redis), _) => Some(OnlineTarget::Redis {
+            secret: redis.url_secret.name.clone(),
+            key: redis.url_secret.key.clone(),
+            key_ttl_seconds: key_ttl(redis.key_ttl.as_deref()).map_err(|why| Rejection::new(Reason::InvalidStore, why))?,
+        }),
+        (None, Some(sqlite)) => Some(OnlineTarget::Sqlite { path: sqlite.path.clone() }),
+        (None, None) => None,
+    })
 }
 
 /// Accepts a URI of one of the object stores, or of a file on the store's volume: no credentials, query, pattern or way out of the folder.

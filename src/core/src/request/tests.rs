@@ -1,3 +1,5 @@
+mod lookup;
+
 use super::*;
 use crate::contract::{OnlineTarget, SourceFormat};
 use crate::time::{Interval, parse_time};

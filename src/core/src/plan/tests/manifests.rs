@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::api::Engine;
+use crate::contract;
+use crate::request::{LookupInput, LookupRequest, resolve_lookup};
+use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 const LONG: &str = "a-backfill-with-a-name-of-as-many-characters-as-are-allowed-63c";
@@ -205,4 +208,63 @@ fn an_order_names_its_owner_and_carries_the_request() {
     let data = order.data.as_ref().expect("data");
     let request: Request = serde_json::from_str(&data[manifest::REQUEST]).expect("a request");
     assert_eq!(serde_json::to_string(&request.order(Step::Offline, Mode::Apply, 1)).expect("JSON"), data[manifest::ORDER]);
+}
+
+/// What is asked of the store of a cluster, for user 7.
+fn lookup_of(cluster: &Cluster) -> LookupRequest {
+    let stores = cluster.stores.values().collect();
+    let entity = ["user_id=7".to_owned()];
+    resolve_lookup(&LookupInput { namespace: "prod", feature_set: &cluster.feature_sets["clicks"], stores, entity: &entity })
+        .expect("valid")
+}
+
+#[test]
+fn the_pod_of_a_lookup() {
+    insta::assert_yaml_snapshot!(lookup_of(&cluster()).pod("clicks-lookup-abcde", "worker:1", 120));
+}
+
+#[test]
+fn the_pod_of_a_lookup_is_made_as_run_pods_are_and_is_none() {
+    let mut cluster = cluster();
+    let settings = json!({
+        "serviceAccountName": "runs", "imagePullSecrets": ["pull"], "podAnnotations": {"mesh": "no", "featureset.dev/lookup": "mine"},
+        "podLabels": {"team": "a", "featureset.dev/uid": "uid-1", "app.kubernetes.io/managed-by": "backfill-operator"}
+    });
+    let store = cluster.stores.get_mut("default").expect("the store");
+    store.spec.jobs = Some(serde_json::from_value(settings).expect("settings"));
+    store.spec.offline.volume_claim = Some("claim".to_owned());
+    store.spec.online = Some(serde_json::from_value(json!({"sqlite": {"path": "/store/online.db"}})).expect("a store"));
+    cluster.apply("fix", may(json!({})));
+    cluster.rest("fix");
+    let run = job_of(&cluster, "fix").spec.and_then(|spec| spec.template.spec).expect("a run pod");
+    let request = lookup_of(&cluster);
+    let Pod { metadata, spec, .. } = request.pod("lookup", "worker:1", 10_000);
+    let labels: Vec<(String, String)> = metadata.labels.expect("labels").into_iter().collect();
+    assert_eq!(labels, [("app.kubernetes.io/managed-by", "kubectl-features"), ("team", "a")].map(|(k, v)| (k.into(), v.into())));
+    let annotations = metadata.annotations.expect("annotations");
+    assert_eq!((annotations["mesh"].as_str(), metadata.owner_references), ("no", None));
+    assert_eq!(contract::Lookup::read(&annotations["featureset.dev/lookup"]).expect("readable"), request.lookup);
+    let pod = spec.expect("a spec");
+    assert_eq!(pod.active_deadline_seconds, Some(600), "bounded");
+    let shared = |pod: &PodSpec| {
+        let container = &pod.containers[0];
+        (
+            (pod.security_context.clone(), container.security_context.clone(), pod.automount_service_account_token),
+            (pod.service_account_name.clone(), pod.image_pull_secrets.clone(), pod.restart_policy.clone()),
+        )
+    };
+    assert_eq!(shared(&pod), shared(&run));
+    let mounted = |pod: &PodSpec| {
+        let mounts = pod.containers[0].volume_mounts.clone().unwrap_or_default().into_iter();
+        mounts.map(|mount| (mount.mount_path, mount.read_only == Some(true))).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(
+        mounted(&pod),
+        [("/etc/featureset.dev", true), ("/store", true)].map(|(path, only)| (path.to_owned(), only)).into()
+    );
+    assert_eq!(mounted(&run)["/store"], false, "run pods write to it");
+    let claims = |pod: &PodSpec| {
+        pod.volumes.iter().flatten().filter_map(|volume| volume.persistent_volume_claim.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((claims(&pod).len(), claims(&pod)), (1, claims(&run)));
 }
