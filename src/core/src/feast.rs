@@ -2,7 +2,7 @@
 //!
 //! Pure functions over bytes: what is written here is read by any Feast client. Knows no store and no Arrow.
 
-use crate::api::KeyType;
+use crate::api::{KeyType, ScalarType, ValueType};
 
 /// The value of one join key. Timestamps are whole Unix seconds, as in Feast.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +78,32 @@ pub fn timestamp_field(view: &str) -> String {
 /// The SQLite table of a view, unquoted.
 pub fn sqlite_table(project: &str, view: &str) -> String {
     format!("{project}_{view}")
+}
+
+impl Value<'_> {
+    /// The type of a feature that has this value; a null is one of every type.
+    pub const fn value_type(&self) -> Option<ValueType> {
+        let (scalar, list) = match self {
+            Self::Null => return None,
+            Self::Bytes(_) => (ScalarType::Bytes, false),
+            Self::String(_) => (ScalarType::String, false),
+            Self::Int32(_) => (ScalarType::Int32, false),
+            Self::Int64(_) => (ScalarType::Int64, false),
+            Self::Float64(_) => (ScalarType::Float64, false),
+            Self::Float32(_) => (ScalarType::Float32, false),
+            Self::Bool(_) => (ScalarType::Bool, false),
+            Self::Timestamp(_) => (ScalarType::Timestamp, false),
+            Self::BytesList(_) => (ScalarType::Bytes, true),
+            Self::StringList(_) => (ScalarType::String, true),
+            Self::Int32List(_) => (ScalarType::Int32, true),
+            Self::Int64List(_) => (ScalarType::Int64, true),
+            Self::Float64List(_) => (ScalarType::Float64, true),
+            Self::Float32List(_) => (ScalarType::Float32, true),
+            Self::BoolList(_) => (ScalarType::Bool, true),
+            Self::TimestampList(_) => (ScalarType::Timestamp, true),
+        };
+        Some(ValueType { scalar, list })
+    }
 }
 
 /// How the keys of one entity are laid out: the join keys in Feast's order and the bytes that all keys share.

@@ -1,9 +1,13 @@
-//! The worker's command line: one step of an order in a pod, or everything in one process with `local`.
+//! The worker's command line: one step of an order in a pod, everything in one process with `local`, or a look at one entity.
 
-use backfill_core::contract::{Order, Outcome, REPORT_BYTES_MAX, Report, Step, exit};
+use backfill_core::condition::Reason;
+use backfill_core::contract::{
+    Answer, DocumentError, Lookup, LookupOutcome, Notice, Order, Outcome, REPORT_BYTES_MAX, Report, Step, exit,
+};
 use backfill_worker::context::Context;
 use backfill_worker::failure::Failure;
-use backfill_worker::{local, serve, steps, storage};
+use backfill_worker::{local, online, serve, steps, storage};
+use chrono::Utc;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,8 +29,21 @@ enum Command {
     Online(StepArgs),
     /// Ends a run that was broken off: nothing of it can write any more, and what it staged is removed.
     Settle(StepArgs),
+    /// Prints what the online store serves of one entity now, as one line of JSON; writes nothing.
+    Lookup(LookupArgs),
     /// Runs the backfills of a folder of manifests in this process, without a cluster.
     Local(local::LocalArgs),
+}
+
+/// Where a store is found.
+#[derive(Args)]
+struct Mounts {
+    /// Where the store's volume claim is mounted.
+    #[arg(long, default_value = backfill_core::api::VOLUME)]
+    volume: PathBuf,
+    /// One folder per mounted Secret.
+    #[arg(long, default_value = "/var/run/secrets/featureset.dev")]
+    secrets: PathBuf,
 }
 
 #[derive(Args)]
@@ -37,12 +54,8 @@ struct StepArgs {
     /// Where the report is written, besides standard output.
     #[arg(long)]
     report: Option<PathBuf>,
-    /// Where the store's volume claim is mounted.
-    #[arg(long, default_value = backfill_core::api::VOLUME)]
-    volume: PathBuf,
-    /// One folder per mounted Secret.
-    #[arg(long, default_value = "/var/run/secrets/featureset.dev")]
-    secrets: PathBuf,
+    #[command(flatten)]
+    mounts: Mounts,
     /// Scratch space.
     #[arg(long, default_value = "/scratch")]
     scratch: PathBuf,
@@ -52,6 +65,15 @@ struct StepArgs {
     /// Which of the Job's pods this is.
     #[arg(long, env = "JOB_COMPLETION_INDEX", default_value_t = 0)]
     index: u32,
+}
+
+#[derive(Args)]
+struct LookupArgs {
+    /// What is looked up, a JSON file.
+    #[arg(long)]
+    lookup: PathBuf,
+    #[command(flatten)]
+    mounts: Mounts,
 }
 
 #[tokio::main]
@@ -68,19 +90,20 @@ async fn main() -> ExitCode {
         Command::Offline(args) => step(&args, Step::Offline).await,
         Command::Online(args) => step(&args, Step::Online).await,
         Command::Settle(args) => step(&args, Step::Settle).await,
+        Command::Lookup(args) => look_up(&args).await,
     };
     ExitCode::from(code)
 }
 
 async fn step(args: &StepArgs, step: Step) -> u8 {
-    let order = match read(&args.order) {
+    let order = match read(&args.order, Order::read) {
         Ok(order) => order,
         Err(message) => {
             eprintln!("error: {message}");
             return exit::USAGE;
         }
     };
-    let cx = Context::new(args.volume.clone(), args.secrets.clone(), args.scratch.clone(), args.index);
+    let cx = Context::new(args.mounts.volume.clone(), args.mounts.secrets.clone(), args.scratch.clone(), args.index);
     if let Some(port) = args.progress_port {
         tokio::spawn(serve::serve(port, step, cx.watch()));
     }
@@ -102,9 +125,31 @@ async fn step(args: &StepArgs, step: Step) -> u8 {
     code
 }
 
-fn read(path: &Path) -> Result<Order, String> {
-    let json = std::fs::read_to_string(path).map_err(|error| format!("cannot read the order {}: {error}", path.display()))?;
-    Order::read(&json).map_err(|error| format!("cannot use the order {}: {error}", path.display()))
+/// Answers in any case: who asked reads the answer, not the exit code.
+async fn look_up(args: &LookupArgs) -> u8 {
+    let (outcome, code) = match read(&args.lookup, Lookup::read) {
+        Err(message) => (LookupOutcome::Failed(Notice { reason: Reason::InvalidRequest, message }), exit::USAGE),
+        Ok(lookup) => {
+            let cx = Context::new(args.mounts.volume.clone(), args.mounts.secrets.clone(), PathBuf::new(), 0);
+            match online::look_up(&cx, &lookup, Utc::now()).await {
+                Ok(served) => (LookupOutcome::Served(served), exit::DONE),
+                Err(failure) => {
+                    let code = failure.exit_code();
+                    (LookupOutcome::Failed(Notice { reason: failure.reason, message: failure.message }), code)
+                }
+            }
+        }
+    };
+    if let LookupOutcome::Failed(Notice { message, .. }) = &outcome {
+        eprintln!("error: {message}");
+    }
+    println!("{}", serde_json::to_string(&Answer::new(outcome)).expect("answers have string keys"));
+    code
+}
+
+fn read<T>(path: &Path, parse: fn(&str) -> Result<T, DocumentError>) -> Result<T, String> {
+    let json = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    parse(&json).map_err(|error| format!("cannot use {}: {error}", path.display()))
 }
 
 fn exit_code(report: &Report) -> u8 {

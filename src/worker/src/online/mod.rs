@@ -6,6 +6,7 @@
 mod bucket;
 mod catch_up;
 mod keys;
+mod lookup;
 mod newest;
 mod read;
 pub mod redis;
@@ -17,6 +18,7 @@ pub mod store;
 mod values;
 mod writer;
 
+pub use lookup::look_up;
 pub use values::refuse_nulls_in_lists;
 
 use crate::context::Context;

@@ -3,6 +3,8 @@
 //! Feast keeps whole seconds only. The exact time of a row that a backfill wrote lies in a side table beside it, and counts while it
 //! agrees with Feast's. One writer process on the node of the file, never on a network file system.
 
+mod held;
+
 use crate::failure::{Failure, Result};
 use crate::online::store::{Applied, Change, EntityKey, Found, OnlineStore, Row, Seen, View, superseded};
 use async_trait::async_trait;
@@ -10,6 +12,7 @@ use backfill_core::condition::Reason;
 use backfill_core::contract::Notice;
 use backfill_core::feast::{KeyLayout, sqlite_table};
 use backfill_core::online::{Bounds, Current, EventTime};
+pub use held::held;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, TransactionBehavior, params};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -45,6 +48,7 @@ struct Sql {
     schema: String,
     time: String,
     values: String,
+    held: String,
     write: String,
     remove: String,
     scan: String,
@@ -64,25 +68,29 @@ const SIDE_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS fsb_fence (view TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;";
 
 /// Feast writes seconds; older clients wrote text.
-const SECONDS: &str = "CASE typeof(event_ts) WHEN 'text' THEN unixepoch(event_ts) ELSE CAST(event_ts AS INTEGER) END";
+fn seconds(column: &str) -> String {
+    format!("CASE typeof({column}) WHEN 'text' THEN unixepoch({column}) ELSE CAST({column} AS INTEGER) END")
+}
 
 impl Sql {
     fn new(view: &View) -> Self {
         let name = sqlite_table(&view.project, &view.name);
         let (table, index) = (quoted(&name), quoted(&format!("{name}_ek")));
+        let (event, created) = (seconds("event_ts"), seconds("created_ts"));
         Self {
             schema: format!(
                 "CREATE TABLE IF NOT EXISTS {table} (entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, \
                  vector_value BLOB, event_ts timestamp, created_ts timestamp, PRIMARY KEY(entity_key, feature_name)); \
                  CREATE INDEX IF NOT EXISTS {index} ON {table} (entity_key); {SIDE_TABLES}"
             ),
-            time: format!("SELECT max({SECONDS}) FROM {table} WHERE entity_key = ?1"),
-            values: format!("SELECT feature_name, value, {SECONDS} FROM {table} WHERE entity_key = ?1"),
+            time: format!("SELECT max({event}) FROM {table} WHERE entity_key = ?1"),
+            values: format!("SELECT feature_name, value, {event} FROM {table} WHERE entity_key = ?1"),
+            held: format!("SELECT feature_name, value, {event}, {created} FROM {table} WHERE entity_key = ?1"),
             // Replacing the whole row also clears what Feast derives from the value for its searches.
             write: format!("INSERT OR REPLACE INTO {table} (entity_key, feature_name, value, event_ts) VALUES (?1, ?2, ?3, ?4)"),
             remove: format!("DELETE FROM {table} WHERE entity_key = ?1 AND feature_name = ?2"),
             scan: format!(
-                "SELECT entity_key, max({SECONDS}), (SELECT ts_us FROM fsb_row WHERE view = ?1 AND fsb_row.entity_key = t.entity_key) \
+                "SELECT entity_key, max({event}), (SELECT ts_us FROM fsb_row WHERE view = ?1 AND fsb_row.entity_key = t.entity_key) \
                  FROM {table} AS t WHERE entity_key > ?2 GROUP BY entity_key ORDER BY entity_key LIMIT ?3"
             ),
             scope: format!("{}/{}", view.project, view.name),
@@ -177,7 +185,7 @@ impl Trouble {
                 Failure::permanent(Reason::InvalidStore, format!("{path} is no intact SQLite file: {error}"))
             }
             Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::AuthorizationForStatementDenied) => {
-                Failure::permanent(Reason::OnlineAuth, format!("may not write {path}: {error}; check the volume's permissions"))
+                Failure::permanent(Reason::OnlineAuth, format!("may not use {path}: {error}; check the volume's permissions"))
             }
             Some(ErrorCode::DiskFull) => {
                 Failure::passing(Reason::OnlineOutOfMemory, format!("no space is left for {path}: {error}; enlarge its volume"))
@@ -307,6 +315,13 @@ struct Mark {
     generation: i64,
 }
 
+impl Mark {
+    /// Of what [`MARK`] selects.
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { ts_us: row.get(0)?, generation: row.get(1)? })
+    }
+}
+
 impl<'c> Look<'c> {
     fn new(connection: &'c Connection, sql: &'c Sql) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -318,8 +333,7 @@ impl<'c> Look<'c> {
     }
 
     fn mark(&mut self, key: &[u8]) -> rusqlite::Result<Option<Mark>> {
-        let read = |row: &rusqlite::Row<'_>| Ok(Mark { ts_us: row.get(0)?, generation: row.get(1)? });
-        self.mark.query_row(params![self.scope, key], read).optional()
+        self.mark.query_row(params![self.scope, key], Mark::read).optional()
     }
 
     fn seen(&mut self, key: &[u8]) -> rusqlite::Result<Seen> {

@@ -79,6 +79,30 @@ impl Row {
     }
 }
 
+/// Everything that a store holds of one entity, for a person to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The event time; `None` when somebody has removed it.
+    pub ts: Option<EventTime>,
+    /// When the row was computed, when its writer has said so.
+    pub created: Option<EventTime>,
+    /// The generation that wrote the row; `None` when ingestion did.
+    pub generation: Option<u64>,
+    /// For how long the store keeps the entity's key; `None` for ever.
+    pub key_ttl_seconds: Option<u64>,
+    /// What there is of the view's features, in their order.
+    pub values: Vec<Option<HeldValue>>,
+}
+
+/// The value of one feature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldValue {
+    /// As it is stored.
+    pub bytes: Vec<u8>,
+    /// The event time of the row that the value belongs to, when that is not the row that is looked at.
+    pub stale: Option<EventTime>,
+}
+
 /// A change of one entity, on condition that it still is as seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {

@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod guards;
 mod interval;
+mod lookup;
 mod lost_ack;
 mod model;
 mod online;

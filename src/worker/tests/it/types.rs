@@ -6,7 +6,7 @@ use deltalake::arrow::datatypes::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-fn may() -> Value {
+pub fn may() -> Value {
     json!({ "startTime": "2024-05-01", "stopTime": "2024-06-01" })
 }
 
@@ -16,7 +16,7 @@ fn drivers(rows: usize) -> Vec<Ride> {
 }
 
 /// A world whose features are these columns, each with the type of the feature and the values of the source.
-fn with_features(kind: Kind, columns: &[(&'static str, &str, ArrayRef)]) -> World {
+pub fn with_features(kind: Kind, columns: &[(&'static str, &str, ArrayRef)]) -> World {
     let mut world = World::on(kind);
     let features: Vec<Value> = columns.iter().map(|(name, kind, _)| json!({ "name": name, "type": kind })).collect();
     world.set("features", features.into());
@@ -46,7 +46,7 @@ fn list<T: ArrowPrimitiveType>(rows: Vec<Option<Vec<T::Native>>>) -> ArrayRef {
 const TEXTS: [&str; 3] = ["ünïcode 🚲 \"quoted\"", "nul\0inside", ""];
 
 /// Three rows of extremes and one of nulls, for every type of feature.
-fn every_type() -> Vec<(&'static str, &'static str, ArrayRef)> {
+pub fn every_type() -> Vec<(&'static str, &'static str, ArrayRef)> {
     let nan = f64::from_bits(0x7ff8_0000_0000_0abc);
     let doubles = [-0.0, nan, f64::NEG_INFINITY];
     let floats = [-0.0_f32, f32::from_bits(0x7fc0_0abc), f32::INFINITY];
@@ -87,16 +87,21 @@ fn every_type() -> Vec<(&'static str, &'static str, ArrayRef)> {
     ]
 }
 
-fn as_features(columns: &[(&'static str, &str, ArrayRef)]) -> Vec<Value> {
+pub fn as_features(columns: &[(&'static str, &str, ArrayRef)]) -> Vec<Value> {
     columns.iter().map(|(name, kind, _)| json!({ "name": name, "type": kind })).collect()
+}
+
+/// The online store, as the scripts of `tests/python` are told.
+pub fn online_of(world: &World) -> Value {
+    match &world.server {
+        Some(server) => json!({ "redis": format!("127.0.0.1:{}", server.port) }),
+        None => json!({ "sqlite": world.path("online.db") }),
+    }
 }
 
 /// What Feast's client reads online must be the rows that another reader finds offline.
 fn agrees_with_feast(world: &World, entities: &Value, features: &[Value], rows: &[Value]) {
-    let online = match &world.server {
-        Some(server) => json!({ "redis": format!("127.0.0.1:{}", server.port) }),
-        None => json!({ "sqlite": world.path("online.db") }),
-    };
+    let online = online_of(world);
     let names: Vec<&str> = entities.as_array().expect("a list").iter().filter_map(|entity| entity["name"].as_str()).collect();
     let asked: Vec<Value> = rows
         .iter()

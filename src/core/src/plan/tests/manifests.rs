@@ -262,7 +262,7 @@ fn the_pod_of_a_lookup_is_made_as_run_pods_are_and_is_none() {
         mounted(&pod),
         [("/etc/featureset.dev", true), ("/store", true)].map(|(path, only)| (path.to_owned(), only)).into()
     );
-    assert_eq!(mounted(&run)["/store"], false, "run pods write to it");
+    assert!(!mounted(&run)["/store"], "run pods write to it");
     let claims = |pod: &PodSpec| {
         pod.volumes.iter().flatten().filter_map(|volume| volume.persistent_volume_claim.clone()).collect::<Vec<_>>()
     };

@@ -8,7 +8,7 @@ mod server;
 mod trouble;
 
 use crate::failure::{Failure, Result};
-use crate::online::store::{Applied, Change, EntityKey, Found, OnlineStore, Row, Seen, View};
+use crate::online::store::{Applied, Change, EntityKey, Found, Held, HeldValue, OnlineStore, Row, Seen, View};
 use async_trait::async_trait;
 use backfill_core::condition::Reason;
 use backfill_core::contract::Notice;
@@ -17,7 +17,7 @@ use backfill_core::online::{Bounds, Current, EventTime};
 use script::{BYTES_PER_CALL, ENTITIES_PER_CALL, FENCES, Layout, Marker};
 use server::{Call, Servers, tags};
 use std::collections::{BTreeSet, HashMap};
-use trouble::Trouble;
+use trouble::{PATIENCE_PREFLIGHT, Trouble};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// How many keys a server looks at in one step of a scan.
@@ -66,6 +66,45 @@ impl RedisStore {
     /// The same store with fewer entities per call of the script: readers wait less, writing takes longer.
     pub fn with_entities_per_call(self, entities_per_call: usize) -> Self {
         Self { entities_per_call: entities_per_call.clamp(1, ENTITIES_PER_CALL), ..self }
+    }
+
+    /// The same store for somebody who waits: what does not answer now is a failure.
+    pub fn impatient(self) -> Self {
+        Self { servers: self.servers.patient_for(PATIENCE_PREFLIGHT), ..self }
+    }
+
+    /// What readers are served of an entity. Only reads.
+    pub async fn held(&self, key: &[u8]) -> Result<Option<Held>> {
+        let key: EntityKey = key.into();
+        let mut fields = vec![self.layout.time.as_bytes(), self.layout.marker.as_bytes()];
+        fields.extend(self.layout.features.iter().map(|field| &field[..]));
+        let answer = self.fetch(std::slice::from_ref(&key), &fields).await?.pop().unwrap_or_default();
+        let [time, marker, values @ ..] = answer.as_slice() else { return Err(unexpected()) };
+        if time.is_none() && values.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let marker = marker.as_deref().and_then(Marker::read).filter(|marker| Some(marker.time) == time.as_deref());
+        let value = |bytes: &Option<Vec<u8>>| bytes.clone().map(|bytes| HeldValue { bytes, stale: None });
+        Ok(Some(Held {
+            ts: time.as_deref().and_then(feast::decode_timestamp).map(EventTime),
+            created: None,
+            generation: marker.map(|marker| marker.generation),
+            key_ttl_seconds: self.key_ttl_seconds(&key).await?,
+            values: values.iter().map(value).collect(),
+        }))
+    }
+
+    async fn key_ttl_seconds(&self, key: &[u8]) -> Result<Option<u64>> {
+        let call = Call { slot: self.placement().await?.slot(key, &self.layout.project), weight: 1 };
+        let command = |_| {
+            let mut ask = redis::cmd("PTTL");
+            ask.arg(feast::redis_key(key, &self.layout.project));
+            ask
+        };
+        let answer = self.servers.run(&[call], &command).await?.pop().ok_or_else(unexpected)?;
+        let millis: i64 = redis::from_redis_value(answer).map_err(|_| unexpected())?;
+        // Negative: it does not expire, or has just done so.
+        Ok(u64::try_from(millis).ok().map(|millis| millis.div_ceil(1000)))
     }
 
     async fn placement(&self) -> Result<Placement<'_>> {

@@ -58,6 +58,7 @@ impl Topology {
 /// The servers behind one URL.
 pub struct Servers {
     seed: ConnectionInfo,
+    patience: Duration,
     topology: Mutex<Option<Arc<Topology>>>,
 }
 
@@ -71,7 +72,12 @@ impl Servers {
                 "cannot read the URL of the online store; write redis://[user:password@]host[:port][/db], or rediss:// for TLS",
             )
         })?;
-        Ok(Self { seed, topology: Mutex::new(None) })
+        Ok(Self { seed, patience: PATIENCE, topology: Mutex::new(None) })
+    }
+
+    /// The same, waiting no longer than `patience` for what passes.
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Host, port and database, without secrets.
@@ -81,7 +87,7 @@ impl Servers {
 
     /// The topology as last seen, connecting when there is none.
     pub async fn topology(&self) -> Result<Arc<Topology>> {
-        self.topology_within(PATIENCE).await
+        self.topology_within(self.patience).await
     }
 
     /// The same, waiting no longer than `limit` for servers that do not answer.
@@ -107,7 +113,7 @@ impl Servers {
     pub async fn run(&self, calls: &[Call], command: &(dyn Fn(usize) -> Cmd + Sync)) -> Result<Vec<Value>> {
         let mut answers: Vec<Option<Value>> = vec![None; calls.len()];
         let mut loaded = false;
-        let mut patience = Patience::of(PATIENCE);
+        let mut patience = Patience::of(self.patience);
         loop {
             let topology = self.topology().await?;
             let Some(trouble) = round(&topology, calls, command, &mut answers).await else { break };
@@ -145,7 +151,7 @@ impl Servers {
 
     /// Asks every primary the same, and returns the answers with the primaries' names.
     pub async fn run_everywhere(&self, command: &Cmd) -> Result<Vec<(String, Value)>> {
-        let mut patience = Patience::of(PATIENCE);
+        let mut patience = Patience::of(self.patience);
         loop {
             let topology = self.topology().await?;
             let asked = stream::iter(&topology.primaries)

@@ -67,6 +67,10 @@ async fn a_cluster_is_written_slot_by_slot_behind_a_fence_in_each() {
     assert!(cluster.keys().iter().all(|keys| *keys > 16384 / 3 + 800), "{:?}", cluster.keys());
     let back = store.read_back(1, &keys).await.expect("read");
     assert!(back.iter().all(|back| *back == Some(row(SECOND, &[7]))));
+    for key in keys.iter().take(20) {
+        let held = store.held(key).await.expect("an answer").expect("a row");
+        assert_eq!((held.ts.map(|ts| ts.0), held.generation), (Some(SECOND), Some(1)), "looked up in its slot");
+    }
     let mut found = BTreeSet::new();
     let everything = Bounds { start: None, stop: None };
     store

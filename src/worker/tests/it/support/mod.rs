@@ -10,6 +10,7 @@ mod table;
 mod world;
 
 pub use ended::Ended;
+pub use online::key;
 pub use python::python;
 pub use rides::{Ride, at, ride, rides_batch, rides_with, three};
 pub(crate) use stores::on_both_stores;
