@@ -134,6 +134,8 @@ impl Shell {
             }
             status.running.push(RunningBackfill { uid: run.uid.to_owned(), name: run.name.to_owned() });
             status.observed_generation = store.metadata.generation;
+            // Who looks something up in this store runs the same.
+            status.worker_image = Some(self.settings.worker_image.clone());
             Change::To(Box::new(FeatureStore { status: Some(status), ..store.clone() }))
         });
         changed.await.map(drop)

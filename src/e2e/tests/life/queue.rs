@@ -1,14 +1,16 @@
 //! Whose turn it is, and what is missing.
 
 use crate::world::{World, of_may, set_spec, test};
-use anyhow::{Context, Result};
-use backfill_core::api::FeatureSetBackfill;
+use anyhow::{Context, Result, bail};
+use backfill_core::api::{FeatureSetBackfill, FeatureStore};
 use backfill_core::condition::ConditionType::{Accepted, Reconciling, Stalled};
 use backfill_core::time::show;
 use backfill_e2e::{Act, eventually, manifest};
 use chrono::{TimeDelta, Utc};
+use futures::TryStreamExt;
 use futures::future::try_join_all;
 use kube::ResourceExt;
+use kube::api::{WatchEvent, WatchParams};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -46,6 +48,31 @@ fn backfills_of_one_feature_set_run_in_the_order_of_their_creation() -> Result<(
         }
         let order: Vec<String> = world.runs().into_iter().filter(|run| run.published).map(|run| run.backfill).collect();
         assert_eq!(order, ["first", "second", "third"]);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_slot_is_taken_by_one_write_that_names_the_image_of_run_pods_and_given_back_by_another() -> Result<()> {
+    test(async |world| {
+        let stores = world.namespace.api::<FeatureStore>();
+        let before = stores.get("default").await?;
+        assert_eq!(before.status, None, "nothing has run yet");
+        world.backfill("fix", json!({})).await?;
+        world.phase("fix", "Complete").await?;
+        let free = async || Ok(stores.get("default").await?.status.filter(|status| status.running.is_empty()));
+        eventually("the slot to be free", free).await?;
+        let version = before.resource_version().context("a version")?;
+        let changes = stores.watch(&WatchParams::default().timeout(1), &version).await?;
+        let changes: Vec<WatchEvent<FeatureStore>> = changes.try_collect().await?;
+        let mut seen = Vec::new();
+        for change in changes {
+            let WatchEvent::Modified(store) = change else { bail!("{change:?}") };
+            let status = store.status.context("a status")?;
+            let holders: Vec<String> = status.running.into_iter().map(|running| running.name).collect();
+            seen.push((holders.join(","), status.worker_image.unwrap_or_default()));
+        }
+        assert_eq!(seen, [("fix", "worker:test"), ("", "worker:test")].map(|(holders, image)| (holders.into(), image.into())));
         Ok(())
     })
 }
