@@ -14,8 +14,8 @@ pub use verbs::{Again, Prune, Undo, Verb};
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-features", bin_name = "kubectl features", version, disable_help_subcommand = true)]
 #[command(after_help = "\
-Exit codes: 0 ok, 1 error, 2 wrong usage, 3 backfill failed, 4 backfill cancelled, 10 the plan would change something,
-124 timed out, 130 interrupted.")]
+Exit codes: 0 ok, 1 error, 2 wrong usage, 3 backfill failed, 4 backfill cancelled, 5 the entity has no online row, 10 the plan
+would change something, 124 timed out, 130 interrupted.")]
 pub struct Features {
     #[command(flatten)]
     pub connection: Connection,
@@ -72,6 +72,9 @@ pub enum Command {
     /// Feature sets, and what was replaced in them
     #[command(subcommand)]
     Sets(Sets),
+    /// What the online store serves
+    #[command(subcommand)]
+    Online(Online),
     /// Cluster templates: how large Jobs are
     #[command(subcommand)]
     Templates(Templates),
@@ -234,6 +237,13 @@ pub enum Structured {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DryRun {
     Client,
     Server,
@@ -323,6 +333,34 @@ pub enum Sets {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Online {
+    /// Shows what the online store serves of an entity now; exit code 5 when it has no row
+    #[command(after_help = "\
+A pod asks, inside the cluster, with the Secrets and volumes that run pods mount, and is deleted afterwards. So this needs the
+rights to create, get and delete pods and to get pods/log. Nothing is written to the store.")]
+    Get(OnlineGet),
+}
+
+/// Which entity, and how it is asked for.
+#[derive(Args, Debug)]
+pub struct OnlineGet {
+    /// The feature set's name or view
+    pub set: String,
+    /// Each join key once, as KEY=VALUE. Bytes are hexadecimal digits, two for each; timestamps are written as all times are
+    #[arg(required = true, value_name = "KEY=VALUE")]
+    pub keys: Vec<String>,
+    /// How to print
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Shape::Table)]
+    pub output: Shape,
+    /// The image of the worker. Default: the one with which the last backfill of the feature store ran
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// How long to wait for the answer
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]

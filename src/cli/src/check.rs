@@ -177,6 +177,15 @@ async fn rights(cluster: &Cluster, namespace: &str) -> Result<Vec<Found>> {
 }
 
 async fn may(cluster: &Cluster, namespace: Option<&str>, verb: &str, group: &str, resource: &str, hint: &str) -> Result<Found> {
+    let place = namespace.map_or_else(String::new, |namespace| format!(" in \"{namespace}\""));
+    Ok(match allowed(cluster, namespace, verb, group, resource).await? {
+        true => Found::Good(format!("you may {verb} {resource}{place}")),
+        false => bad(format!("you may not {verb} {resource}{place}"), hint),
+    })
+}
+
+/// Whether the user may do something, as the API server says.
+pub async fn allowed(cluster: &Cluster, namespace: Option<&str>, verb: &str, group: &str, resource: &str) -> Result<bool> {
     let (name, subresource) = resource.split_once('/').map_or((resource, None), |(name, part)| (name, Some(part.to_owned())));
     let attributes = ResourceAttributes {
         group: Some(group.to_owned()),
@@ -192,9 +201,5 @@ async fn may(cluster: &Cluster, namespace: Option<&str>, verb: &str, group: &str
     };
     let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
     let answer = cluster.call("ask what you may do", api.create(&PostParams::default(), &review)).await?;
-    let place = namespace.map_or_else(String::new, |namespace| format!(" in \"{namespace}\""));
-    Ok(match answer.status.is_some_and(|status| status.allowed) {
-        true => Found::Good(format!("you may {verb} {resource}{place}")),
-        false => bad(format!("you may not {verb} {resource}{place}"), hint),
-    })
+    Ok(answer.status.is_some_and(|status| status.allowed))
 }

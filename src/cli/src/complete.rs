@@ -107,7 +107,7 @@ fn wanted(root: &Command, before: &[String], typed: &str) -> Wanted {
     match (path.first(), path.last(), positionals) {
         _ if !subcommands.is_empty() => Wanted::Words(subcommands),
         (Some(&"backfill"), Some(&"delete"), _) | (Some(&"backfill"), _, 0) => Wanted::Backfills,
-        (Some(&"sets"), Some(&("get" | "coverage")), 0) | (Some(&"export"), _, 0) => Wanted::FeatureSets,
+        (Some(&"sets"), Some(&("get" | "coverage")), 0) | (Some(&("export" | "online")), _, 0) => Wanted::FeatureSets,
         (Some(&"completion"), _, 0) => Wanted::Words(["bash", "elvish", "fish", "powershell", "zsh"].map(str::to_owned).to_vec()),
         _ => Wanted::Words(Vec::new()),
     }
@@ -223,10 +223,14 @@ mod tests {
             ("execution-status --execution-id ", "<backfills>"),
             ("sets ", "list get coverage"),
             ("sets coverage ", "<sets>"),
+            ("online ", "get"),
+            ("online get ", "<sets>"),
+            ("online get clicks ", ""),
+            ("online get clicks user_id=7 -o ", "table json yaml"),
         ] {
             assert_eq!(kind(line), expected, "{line}");
         }
-        assert!(kind("").starts_with("backfill execution-status sets"), "{}", kind(""));
+        assert!(kind("").starts_with("backfill execution-status sets online"), "{}", kind(""));
         assert!(kind("backfill --st").contains("--start-time --stop-time"), "{}", kind("backfill --st"));
     }
 }

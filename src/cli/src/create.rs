@@ -3,7 +3,7 @@
 use crate::args::{Connection, Create, DryRun, Follow, Output, StoreName};
 use crate::ask::confirm;
 use crate::cluster::Cluster;
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::{Exit, Failure, Result, rejected};
 use crate::preview::{self, Known};
 use crate::{environment, find, follow, print};
 use backfill_core::api::{
@@ -242,16 +242,7 @@ fn refused(Rejection { reason, message }: Rejection) -> Failure {
         ("spec.runId", "--run-id"),
     ];
     let message = flags.iter().fold(message, |message, (field, flag)| message.replace(field, flag));
-    let (what, way_out) = match message.split_once("; ") {
-        Some((what, way_out)) => (what.to_owned(), Some(way_out.to_owned())),
-        None => (message, None),
-    };
-    let failure = Failure::new(format!("{reason}: {what}"));
-    let failure = way_out.into_iter().fold(failure, Failure::hint);
-    match reason {
-        Reason::FeatureSetNotFound | Reason::StoreNotFound | Reason::InvalidFeatureSet | Reason::InvalidStore => failure,
-        _ => failure.exit(Exit::Usage),
-    }
+    rejected(Rejection { reason, message })
 }
 
 /// Sends the manifest until there is an answer. That it exists already is good when it is the same. Returns what became of it.

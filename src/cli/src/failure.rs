@@ -1,5 +1,7 @@
 //! How a command ends when it does not end well: what, why, and the next command.
 
+use backfill_core::condition::Reason;
+use backfill_core::request::Rejection;
 use std::fmt;
 
 /// What the process tells its caller.
@@ -15,6 +17,8 @@ pub enum Exit {
     Failed,
     /// The backfill was cancelled.
     Cancelled,
+    /// The entity has no row in the online store.
+    NoRow,
     /// The plan would change something.
     WouldChange,
     /// It took longer than `--timeout`.
@@ -32,6 +36,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Failed => 3,
             Self::Cancelled => 4,
+            Self::NoRow => 5,
             Self::WouldChange => 10,
             Self::TimedOut => 124,
             Self::Interrupted => 130,
@@ -44,7 +49,8 @@ impl Exit {
 pub struct Failure {
     /// What the caller is told.
     pub exit: Exit,
-    what: String,
+    /// What went wrong.
+    pub what: String,
     hint: Option<String>,
 }
 
@@ -74,6 +80,23 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.what)?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+    }
+}
+
+/// What was said elsewhere: the way out comes after the first semicolon.
+pub fn told(message: &str) -> Failure {
+    match message.split_once("; ") {
+        Some((what, way_out)) => Failure::new(what).hint(way_out),
+        None => Failure::new(message),
+    }
+}
+
+/// A request that is refused: because of what was typed, or of what is there.
+pub fn rejected(Rejection { reason, message }: Rejection) -> Failure {
+    let failure = told(&format!("{reason}: {message}"));
+    match reason {
+        Reason::FeatureSetNotFound | Reason::StoreNotFound | Reason::InvalidFeatureSet | Reason::InvalidStore => failure,
+        _ => failure.exit(Exit::Usage),
     }
 }
 

@@ -165,7 +165,7 @@ fn tell(backfill: &FeatureSetBackfill, shown: Shown) {
     match exit(backfill) {
         Exit::Failed => eprintln!("hint: see why: kubectl features backfill status {name}"),
         Exit::WouldChange => eprintln!("hint: publish it: kubectl features backfill plan {name} --apply"),
-        Exit::Ok | Exit::Error | Exit::Usage | Exit::Cancelled | Exit::TimedOut | Exit::Interrupted => {}
+        Exit::Ok | Exit::Error | Exit::Usage | Exit::Cancelled | Exit::NoRow | Exit::TimedOut | Exit::Interrupted => {}
     }
 }
 

@@ -23,6 +23,8 @@ mod lane;
 mod list;
 mod live;
 mod logs;
+mod lookup;
+mod online;
 mod preview;
 mod print;
 mod reference;
@@ -31,7 +33,7 @@ mod status;
 mod templates;
 mod version;
 
-use args::{Backfill, Command, Export, Features, Sets, Templates, Verb};
+use args::{Backfill, Command, Export, Features, Online, Sets, Templates, Verb};
 use clap::{CommandFactory, Parser};
 use failure::{Exit, Failure, Result};
 use std::ffi::OsString;
@@ -86,6 +88,7 @@ async fn run(features: Features) -> Result<Exit> {
         Command::Sets(Sets::List { selection, output }) => sets::list(&connection, &selection, output).await,
         Command::Sets(Sets::Get { name, output }) => sets::get(&connection, &name, output).await,
         Command::Sets(Sets::Coverage { name, output }) => sets::coverage(&connection, &name, output).await,
+        Command::Online(Online::Get(asked)) => online::get(&connection, &asked).await,
         Command::Templates(Templates::List { output }) => templates::list(&connection, output).await,
         Command::Check { pre } => check::check(&connection, pre).await,
         Command::Export(Export::Feast { name }) => feast::export(&connection, &name).await,

@@ -35,6 +35,9 @@ fn section(text: &mut String, command: &Command, parent: &str) {
     let flags = if own().any(|arg| !arg.is_positional()) { " [FLAGS]" } else { "" };
     let words: String = words.iter().map(|word| format!(" {word}")).collect();
     let _ = writeln!(text, "\n```\n{name}{words}{subcommands}{flags}\n```");
+    if let Some(after) = command.get_after_help() {
+        let _ = writeln!(text, "\n{}", after.to_string().replace('\n', " "));
+    }
     arguments(text, own());
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
         section(text, sub, &name);

@@ -21,7 +21,7 @@ pub use definition::judge;
 pub use queue::{Rival, created};
 pub use record::{record, recorded};
 pub use rest::rests;
-pub use seen::{alive, finished, instant, phase};
+pub use seen::{alive, ended, finished, hindrance, instant, phase};
 
 use crate::api::{
     ClusterTemplate, Engine, FeatureSet, FeatureSetBackfill, FeatureSetBackfillStatus, FeatureStore, LedgerEntry, Mode,

@@ -1,5 +1,6 @@
 //! The README's commands, as they stand there.
 
+use crate::online::{answer, row};
 use crate::world::{PROGRAM, set, test};
 use anyhow::{Context, Result, ensure};
 use kube::Api;
@@ -30,7 +31,11 @@ fn the_commands_of_the_readme_do_what_they_say() -> Result<()> {
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.shared.cluster.client());
         let patch = json!({ "metadata": { "labels": { "featureset.dev/environment": "prod" } } });
         namespaces.patch(world.name(), &PatchParams::default(), &Patch::Merge(patch)).await?;
-        world.apply("FeatureSet", "carrier-delays", set("carrier_delays", "flights")).await?;
+        let mut delays = set("carrier_delays", "flights");
+        delays["entities"] = json!([{ "name": "carrier", "type": "string" }]);
+        delays["transformation"]["sql"] = json!("SELECT carrier, t, amount, tags FROM flights");
+        world.apply("FeatureSet", "carrier-delays", delays).await?;
+        world.pods_print(&answer(Some(row()))?);
         let tools = backfill_e2e::tool("kubectl")?;
         let folders = [Path::new(PROGRAM).parent(), tools.parent()].map(|folder| folder.unwrap_or(Path::new("/")).to_owned());
         let path = std::env::join_paths(

@@ -1,8 +1,10 @@
 //! An environment, and the program that is run in it.
 
+use crate::kubelet::Logs;
 use anyhow::{Context, Result, anyhow, ensure};
 use backfill_core::api::{FeatureSet, FeatureSetBackfill};
-use backfill_core::plan::run::label;
+use backfill_core::plan::manifest::LOOKUP_MANAGER;
+use backfill_core::plan::run::{MANAGED_BY, label};
 use backfill_e2e::kubelet::Rule;
 use backfill_e2e::{Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, in_phase, manifest, until};
 use k8s_openapi::api::core::v1::Pod;
@@ -22,6 +24,7 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_kubectl-features");
 pub struct Shared {
     pub cluster: Cluster,
     pub kubelet: Kubelet,
+    logs: Logs,
     _operator: Operator,
 }
 
@@ -36,6 +39,7 @@ pub fn test(body: impl AsyncFnOnce(World) -> Result<()>) -> Result<()> {
 async fn start() -> Result<Shared> {
     let cluster = Cluster::start().await?;
     let kubelet = Kubelet::start(cluster.client()).await?;
+    let logs = Logs::serve(cluster.client()).await?;
     let templates = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/cluster-templates.yaml");
     let arguments = ["--cluster-templates", templates].map(str::to_owned).to_vec();
     // With a lease, as users run it: `check` looks for it.
@@ -44,7 +48,7 @@ async fn start() -> Result<Shared> {
     let operator = Operator::start(cluster.kubeconfig(), &options)?;
     let templates: Api<backfill_core::api::ClusterTemplate> = Api::all(cluster.client());
     until(&templates, "xxxlarge", |template: Option<&_>| template.is_some()).await?;
-    Ok(Shared { cluster, kubelet, _operator: operator })
+    Ok(Shared { cluster, kubelet, logs, _operator: operator })
 }
 
 /// How a run of the program ended.
@@ -163,6 +167,21 @@ impl World {
             pod.metadata.namespace.as_ref() == Some(&namespace) && has(label::BACKFILL, &backfill) && has(label::STEP, step)
         };
         self.shared.kubelet.script().set(is, act)
+    }
+
+    /// What pods of lookups do from now on.
+    pub fn lookups(&self, act: Act) -> Rule {
+        let namespace = self.name().to_owned();
+        let is = move |pod: &Pod| {
+            let manager = pod.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+            pod.metadata.namespace.as_ref() == Some(&namespace) && manager.is_some_and(|manager| manager == LOOKUP_MANAGER)
+        };
+        self.shared.kubelet.script().set(is, act)
+    }
+
+    /// The pods of this namespace print this from now on.
+    pub fn pods_print(&self, log: &str) {
+        self.shared.logs.set(self.name(), log);
     }
 
     /// Waits until the backfill shows this phase.

@@ -273,10 +273,23 @@ fn report(state: &ContainerStateTerminated) -> Option<Report> {
     serde_json::from_str(state.message.as_deref()?).ok()
 }
 
-/// Why a pod does not start.
+/// Why a pod does not start, once it has not for long enough.
 fn waiting(pod: &Pod, now: DateTime<Utc>) -> Option<Notice> {
     let status = pod.status.as_ref()?;
-    let pod_name = name(&pod.metadata);
+    stuck(pod, status).or_else(|| {
+        let (since, notice) = unplaced(pod, status)?;
+        (now - since? >= UNSCHEDULABLE_AFTER).then_some(notice)
+    })
+}
+
+/// Why a pod does not start, as soon as it says so itself.
+pub fn hindrance(pod: &Pod) -> Option<Notice> {
+    let status = pod.status.as_ref()?;
+    stuck(pod, status).or_else(|| unplaced(pod, status).map(|(_, notice)| notice))
+}
+
+/// What keeps a container from being started on the node that was found.
+fn stuck(pod: &Pod, status: &PodStatus) -> Option<Notice> {
     for state in container_states(status) {
         let Some(wait) = &state.waiting else { continue };
         let why = wait.reason.as_deref().unwrap_or_default();
@@ -285,16 +298,30 @@ fn waiting(pod: &Pod, now: DateTime<Utc>) -> Option<Notice> {
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Reason::PodTrouble,
             _ => continue,
         };
-        let message = format!("pod {pod_name}: {why}: {}", wait.message.as_deref().unwrap_or("no details"));
+        let message = format!("pod {}: {why}: {}", name(&pod.metadata), wait.message.as_deref().unwrap_or("no details"));
         return Some(Notice { reason, message });
     }
-    let unplaced =
+    None
+}
+
+/// That no node was found, and since when.
+fn unplaced(pod: &Pod, status: &PodStatus) -> Option<(Option<DateTime<Utc>>, Notice)> {
+    let condition =
         status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
-    let since = unplaced.last_transition_time.as_ref().map(instant)?;
-    (now - since >= UNSCHEDULABLE_AFTER && unplaced.reason.as_deref() == Some("Unschedulable")).then(|| Notice {
-        reason: Reason::Unschedulable,
-        message: format!("pod {pod_name}: {}", unplaced.message.as_deref().unwrap_or("no node has room for it")),
-    })
+    let why = condition.message.as_deref().unwrap_or("no node has room for it");
+    let notice = Notice { reason: Reason::Unschedulable, message: format!("pod {}: {why}", name(&pod.metadata)) };
+    let since = condition.last_transition_time.as_ref().map(instant);
+    (condition.reason.as_deref() == Some("Unschedulable")).then_some((since, notice))
+}
+
+/// How a pod has ended, in words; `None` while its worker may still run. Containers that others have put beside it do not count.
+pub fn ended(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let exit = terminated(pod)
+        .map(|state| format!("it ended with exit code {} ({})", state.exit_code, state.reason.as_deref().unwrap_or("Error")));
+    let over = matches!(phase(pod), "Succeeded" | "Failed").then(|| "it never ran".to_owned());
+    let told = status.reason.iter().chain(&status.message).map(|word| format!(": {word}"));
+    exit.or(over).map(|how| told.fold(how, |how, word| how + &word))
 }
 
 fn oom_killed(pod: &Pod) -> bool {

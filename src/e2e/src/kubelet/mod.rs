@@ -1,4 +1,4 @@
-//! A played kubelet: it binds the pods of backfills to a node that does not exist and reports about them what a script says.
+//! A played kubelet: it binds the pods of backfills, and of lookups, to a node that does not exist and reports about them what a script says.
 //!
 //! Towards the API server it behaves as scheduler and kubelet do: binding, status in the same words, and the confirmation of
 //! deletions. What worker and stores would do is played in memory, see [`Tables`].
@@ -25,8 +25,8 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
-/// The label of the pods that are played, which the operator puts on all that it makes.
-pub const PLAYED: &str = "app.kubernetes.io/managed-by=backfill-operator";
+/// Selects the pods that are played: those that the operator makes, and those of lookups.
+pub const PLAYED: &str = "app.kubernetes.io/managed-by in (backfill-operator, kubectl-features)";
 
 /// The name of the node.
 pub const NODE: &str = "played";

@@ -252,3 +252,39 @@ fn the_oldest_attempts_leave_the_status_and_numbers_go_on() {
     let numbers: Vec<_> = cluster.status("fix").attempts.iter().map(|attempt| attempt.attempt).collect();
     assert_eq!(numbers, [3, 4, 5, 6, 7]);
 }
+
+#[test]
+fn a_pod_says_at_once_what_hinders_it_and_how_it_has_ended() {
+    let pod =
+        |status: Value| -> Pod { serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).expect("a pod") };
+    let worker =
+        |state: Value| json!({"name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+    let hindered = |status: Value| hindrance(&pod(status)).map(|notice| (notice.reason, notice.message));
+    let unplaced =
+        |reason: &str| json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": reason, "message": "0/3"}]});
+    assert_eq!(hindered(unplaced("Unschedulable")), Some((Reason::Unschedulable, "pod p: 0/3".to_owned())));
+    assert_eq!(hindered(unplaced("SchedulingGated")), None);
+    let stuck =
+        json!({"containerStatuses": [worker(json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}}))]});
+    assert_eq!(hindered(stuck), Some((Reason::ImagePull, "pod p: ErrImagePull: no such image".to_owned())));
+    assert_eq!(hindered(json!({"phase": "Pending"})), None);
+
+    let words = |status: Value| ended(&pod(status));
+    let exited = |code: i32, reason: &str| worker(json!({"terminated": {"exitCode": code, "reason": reason}}));
+    for (status, expected) in [
+        (json!({"phase": "Pending"}), None),
+        (json!({"phase": "Running", "containerStatuses": [worker(json!({"running": {}}))]}), None),
+        // Something beside the worker goes on.
+        (
+            json!({"phase": "Running", "containerStatuses": [exited(0, "Completed")]}),
+            Some("it ended with exit code 0 (Completed)"),
+        ),
+        (
+            json!({"phase": "Failed", "reason": "DeadlineExceeded", "message": "too long", "containerStatuses": [exited(137, "Error")]}),
+            Some("it ended with exit code 137 (Error): DeadlineExceeded: too long"),
+        ),
+        (json!({"phase": "Failed", "reason": "Evicted"}), Some("it never ran: Evicted")),
+    ] {
+        assert_eq!(words(status.clone()).as_deref(), expected, "{status}");
+    }
+}
