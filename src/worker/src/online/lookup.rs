@@ -145,7 +145,7 @@ mod tests {
             (V::Int32List(vec![1]), "[1]"),
             (V::Int64List(vec![]), "[]"),
             (V::Float64List(vec![f64::INFINITY, 0.5]), r#"["Infinity",0.5]"#),
-            (V::Float32List(vec![16_777_216.0, 3.4e38]), "[16777216.0,3.4e38]"),
+            (V::Float32List(vec![16_777_216.0, 3.4e38]), "[16777216.0,3.4e+38]"),
             (V::BoolList(vec![true]), "[true]"),
             (V::TimestampList(vec![0]), r#"["1970-01-01T00:00:00Z"]"#),
         ];
