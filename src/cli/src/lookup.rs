@@ -81,7 +81,7 @@ async fn stopped(timeout: Duration) -> Failure {
     }
 }
 
-/// Ctrl-C, or the end of the session.
+/// Ctrl-C, the end of the terminal, or a polite kill.
 async fn interrupted() {
     #[cfg(unix)]
     {
