@@ -18,6 +18,9 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// How often a change is tried while the operator writes at the same moment.
+const TRIES: usize = 5;
+
 /// A backfill that is there, and where.
 struct Found {
     cluster: Cluster,
@@ -30,19 +33,30 @@ impl Found {
         Ok(Self { cluster, backfill })
     }
 
-    /// Writes fields of the spec, if nobody has changed the backfill since it was read.
+    /// Writes fields of the spec, if what was read still holds: the operator may have written meanwhile, but nobody has changed the
+    /// spec, and the run has neither ended nor begun.
     async fn change(&self, verb: &str, spec: Value) -> Result<FeatureSetBackfill> {
         let name = self.backfill.name_any();
-        let patch = json!({ "metadata": { "resourceVersion": self.backfill.resource_version() }, "spec": spec });
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let api = self.cluster.api::<FeatureSetBackfill>(&self.backfill.namespace().unwrap_or_default());
         let what = format!("{verb} the backfill \"{name}\"");
-        match self.cluster.try_call(api.patch(&name, &params, &Patch::Merge(&patch))).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                Err(Failure::new(format!("cannot {what}: it was changed at the same moment")).hint("try again"))
+        let mut version = self.backfill.resource_version();
+        for _ in 0..TRIES {
+            let patch = json!({ "metadata": { "resourceVersion": version }, "spec": spec });
+            match self.cluster.try_call(api.patch(&name, &params, &Patch::Merge(&patch))).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                answer => return answer.map_err(|error| self.cluster.explain(&what, &error)),
             }
-            answer => answer.map_err(|error| self.cluster.explain(&what, &error)),
+            let now = self.cluster.call(&what, api.get(&name)).await?;
+            if now.uid() != self.backfill.uid()
+                || now.metadata.generation != self.backfill.metadata.generation
+                || rests(&now) != rests(&self.backfill)
+            {
+                break;
+            }
+            version = now.resource_version();
         }
+        Err(Failure::new(format!("cannot {what}: it was changed at the same moment")).hint("try again"))
     }
 
     /// The run that the spec asks for has not ended.
