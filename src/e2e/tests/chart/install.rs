@@ -5,24 +5,31 @@ use crate::world::{
 };
 use anyhow::{Context, Result, ensure};
 use backfill_core::api::{ClusterTemplate, FeatureSetBackfill};
-use backfill_e2e::helm::ROOT;
+use backfill_e2e::helm::{CHART, ROOT};
 use backfill_e2e::kubelet::PLAYED;
 use backfill_e2e::{Act, Cluster, Namespace, eventually, until};
 use k8s_openapi::api::core::v1;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-async fn seven_templates(cluster: &Cluster) -> Result<()> {
+/// Waits for the templates of the chart; examples may have brought others.
+async fn shipped_templates(cluster: &Cluster) -> Result<()> {
+    let file = std::fs::read_to_string(format!("{CHART}/files/cluster-templates.yaml"))?;
+    let shipped: Vec<ClusterTemplate> = serde_saphyr::from_multiple(&file)?;
+    ensure!(shipped.len() == 7, "{} templates are shipped", shipped.len());
     let templates: Api<ClusterTemplate> = Api::all(cluster.client());
-    let count = async || anyhow::Ok(templates.list(&ListParams::default()).await?.items.len());
-    eventually("the shipped templates", async || Ok((count().await? == 7).then_some(()))).await
+    eventually("the shipped templates", async || {
+        let there: Vec<String> = templates.list(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect();
+        Ok(shipped.iter().all(|template| there.contains(&template.name_any())).then_some(()))
+    })
+    .await
 }
 
 #[test]
 fn after_helm_install_a_first_backfill_in_a_new_namespace_completes() -> Result<()> {
     installed(async |shared| {
-        seven_templates(&shared.cluster).await?;
+        shipped_templates(&shared.cluster).await?;
         let namespace = environment(&shared.cluster).await?;
         complete(&namespace, &[may("first")]).await?;
         let notes = shared.cluster.helm(&["get", "notes", RELEASE, "--namespace", RELEASE]).await?.ok()?;
@@ -53,7 +60,7 @@ fn one_apply_of_one_file_installs_everything() -> Result<()> {
         cluster.kubectl(&["apply", "--server-side", "-f", &file]).await?.ok()?;
         let _operator = operator(&cluster, RELEASE, &[]).await?;
         established(&cluster).await?;
-        seven_templates(&cluster).await?;
+        shipped_templates(&cluster).await?;
         complete(&environment(&cluster).await?, &[may("first")]).await?;
         let again = cluster.kubectl(&["apply", "--server-side", "-f", &file]).await?.ok()?;
         ensure!(again.lines().all(|line| line.ends_with("serverside-applied")), "{again}");

@@ -64,7 +64,7 @@ pub async fn operator(cluster: &Cluster, release: &str, namespaces: &[&str]) -> 
         other => Who::ServiceAccount { namespace: other.to_owned(), name: format!("{other}-{RELEASE}") },
     };
     let templates = format!("{CHART}/files/cluster-templates.yaml");
-    let operator = Operator::start(
+    let mut operator = Operator::start(
         &cluster.kubeconfig_of(&account, None).await?,
         &OperatorOptions {
             namespaces: namespaces.iter().map(|&name| name.to_owned()).collect(),
@@ -73,11 +73,13 @@ pub async fn operator(cluster: &Cluster, release: &str, namespaces: &[&str]) -> 
             environment: Vec::new(),
         },
     )?;
-    eventually("the operator to lead", async || {
+    let leads = eventually("the operator to lead", async || {
+        operator.check()?;
         let answer = operator.get("/metrics").await.unwrap_or_default();
         Ok(answer.contains("\nleader_election_master_status 1").then_some(()))
     })
-    .await?;
+    .await;
+    leads.with_context(|| operator.log())?;
     Ok(operator)
 }
 
