@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use backfill_core::condition::Reason;
 use backfill_e2e::{Act, eventually};
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 
 #[test]
 fn each_end_has_its_exit_code() -> Result<()> {
@@ -66,9 +67,10 @@ fn who_interrupts_leaves_the_backfill_running() -> Result<()> {
         world.pods("may", "offline", Act::run());
         world.may("may", &[]).await?.with(0)?;
         world.phase("may", "Running").await?;
-        let child = world.command(PROGRAM).args(["backfill", "watch", "may", "-n", world.name()]).spawn()?;
+        let mut child = world.command(PROGRAM).args(["backfill", "watch", "may", "-n", world.name()]).spawn()?;
         let id = child.id().context("it runs")?.to_string();
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Its first word says that it listens by now.
+        child.stderr.as_mut().context("piped")?.read_u8().await?;
         let sent = world.command("kill").args(["-INT", &id]).status().await?;
         assert!(sent.success());
         let output = tokio::time::timeout(backfill_e2e::LIMIT, child.wait_with_output()).await??;
