@@ -8,6 +8,7 @@
 mod access;
 mod certificates;
 mod cluster;
+pub mod docs;
 pub mod helm;
 mod kubectl;
 pub mod kubelet;
