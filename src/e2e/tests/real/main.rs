@@ -5,6 +5,7 @@ mod backfill;
 mod cluster;
 mod data;
 mod faults;
+mod first_steps;
 mod online;
 mod stores;
 mod trouble;

@@ -18,6 +18,10 @@ use tokio::process::{Child, Command};
 /// The table of the feature set `clicks`.
 const TABLE: &str = "s3://bucket/tables/clicks";
 
+/// The credentials of S3.
+const KEY: &str = "key";
+const SECRET: &str = "secret";
+
 /// Redis and S3 of a namespace.
 pub struct Stores {
     namespace: Namespace,
@@ -44,7 +48,7 @@ impl Stores {
             "noeviction",
         ];
         let objects = [
-            secret("s3", s3_at(&host("s3"))),
+            secret("s3", s3_at(&host("s3"), KEY, SECRET)),
             secret("redis", json!({"url": format!("redis://{}:6379", host("redis"))})),
             store("redis", 6379, json!({"image": "redis:test", "args": redis})),
             store(
@@ -52,7 +56,7 @@ impl Stores {
                 7070,
                 json!({
                     "image": "versitygw:test", "args": ["--port", ":7070", "posix", "/data"],
-                    "env": [{"name": "ROOT_ACCESS_KEY", "value": "key"}, {"name": "ROOT_SECRET_KEY", "value": "secret"}],
+                    "env": [{"name": "ROOT_ACCESS_KEY", "value": KEY}, {"name": "ROOT_SECRET_KEY", "value": SECRET}],
                 }),
             ),
             service("redis", 6379),
@@ -78,7 +82,7 @@ impl Stores {
 
     /// How S3 is reached from outside the cluster.
     fn s3(&self) -> Value {
-        s3_at(&self.s3_address)
+        s3_at(&self.s3_address, KEY, SECRET)
     }
 
     /// Puts the source of this version.
@@ -151,9 +155,9 @@ pub fn is_available(deployment: Option<&Deployment>) -> bool {
 }
 
 /// How S3 is reached at a host.
-fn s3_at(host: &str) -> Value {
+pub fn s3_at(host: &str, key: &str, secret: &str) -> Value {
     json!({
-        "aws_access_key_id": "key", "aws_secret_access_key": "secret", "aws_region": "us-east-1",
+        "aws_access_key_id": key, "aws_secret_access_key": secret, "aws_region": "us-east-1",
         "aws_endpoint": format!("http://{host}:7070"), "aws_allow_http": "true",
     })
 }

@@ -55,11 +55,17 @@ fn name_of<F>() -> String {
     std::any::type_name::<F>().trim_end_matches("::{{closure}}").to_owned()
 }
 
-async fn start() -> Result<Cluster> {
+/// A cluster with a node that has the images of this build.
+pub async fn with_images() -> Result<Cluster> {
     let cluster = Cluster::start_with(&Options { nodes: 1, ..Options::default() }).await?;
     for image in programs::images().await? {
         cluster.nodes()?.import(&image).await?;
     }
+    Ok(cluster)
+}
+
+async fn start() -> Result<Cluster> {
+    let cluster = with_images().await?;
     install(&cluster).await?;
     let deployments: Api<Deployment> = Api::namespaced(cluster.client(), SYSTEM);
     until(&deployments, "backfill-operator", is_available).await?;
