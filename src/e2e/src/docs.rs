@@ -6,6 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// The commands that call the plugin in the fenced blocks of a document, which is named from the root of the repository.
 pub fn commands(document: &str) -> Result<Vec<String>> {
+    let mut found = lines(document)?;
+    found.retain(|line| line.starts_with("kubectl features "));
+    ensure!(found.len() >= 5, "{document} calls the plugin: {found:?}");
+    Ok(found)
+}
+
+/// The lines of the fenced blocks of a document, without comments; what is continued is one line.
+pub fn lines(document: &str) -> Result<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let joined = text.replace("\\\n", " ");
@@ -13,11 +21,10 @@ pub fn commands(document: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for line in joined.lines() {
         inside ^= line.starts_with("```");
-        if inside && line.starts_with("kubectl features ") {
+        if inside {
             found.push(line.split(" # ").next().unwrap_or_default().trim_end().to_owned());
         }
     }
-    ensure!(found.len() >= 5, "{document} calls the plugin: {found:?}");
     Ok(found)
 }
 

@@ -114,6 +114,7 @@ fn what_krew_unpacks_is_a_plugin_that_runs() -> Result<()> {
     let complete = run(Command::new(folder.at("store/kubectl_complete-features")).arg("vers").env("PATH", folder.at("store")))?;
     assert_eq!(complete, "version\n:4\n");
     assert!(folder.at("store/man/kubectl-features.1").exists());
+    assert!(folder.at("linux_amd64/kubectl-features").exists(), "what docs/first-steps.md installs");
     Ok(())
 }
 

@@ -45,6 +45,27 @@ fn the_commands_of_the_readme_do_what_they_say() -> Result<()> {
     })
 }
 
+/// What `make` is asked for in a line.
+fn goals(line: &str) -> impl Iterator<Item = &str> {
+    let called = line.split("make ").skip(1).filter(|_| line.starts_with("make ") || line.contains("$(make "));
+    called.filter_map(|rest| rest.split([' ', ')']).find(|word| !word.starts_with('-')))
+}
+
+#[test]
+fn what_documents_make_has_a_target() -> Result<()> {
+    let makefile = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Makefile"))?;
+    for (document, least) in [("README.md", 3), ("docs/first-steps.md", 3), ("docs/install.md", 1)] {
+        let lines = docs::lines(document)?;
+        let goals: Vec<&str> = lines.iter().flat_map(|line| goals(line)).collect();
+        ensure!(goals.len() >= least, "{document} says what to make: {goals:?}");
+        for goal in goals {
+            let is_goal = |line: &str| line.starts_with(&format!("{goal}:")) && line.contains(" ## ");
+            ensure!(makefile.lines().any(is_goal), "{document} says make {goal}, of which make help knows nothing");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn the_first_steps_make_a_backfill_and_take_it_back() -> Result<()> {
     test(async |mut world| {
