@@ -14,14 +14,15 @@ pub fn commands(document: &str) -> Result<Vec<String>> {
 
 /// The lines of the fenced blocks of a document, without comments; what is continued is one line.
 pub fn lines(document: &str) -> Result<Vec<String>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document);
+    let path = Path::new(crate::helm::ROOT).join(document);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let joined = text.replace("\\\n", " ");
     let mut inside = false;
     let mut found = Vec::new();
     for line in joined.lines() {
-        inside ^= line.starts_with("```");
-        if inside {
+        if line.starts_with("```") {
+            inside = !inside;
+        } else if inside {
             found.push(line.split(" # ").next().unwrap_or_default().trim_end().to_owned());
         }
     }

@@ -4,6 +4,7 @@ use crate::online::{answer, row};
 use crate::world::{PROGRAM, World, set, test};
 use anyhow::{Context, Result, ensure};
 use backfill_e2e::docs;
+use backfill_e2e::helm::ROOT;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -53,7 +54,7 @@ fn goals(line: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn what_documents_make_has_a_target() -> Result<()> {
-    let makefile = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Makefile"))?;
+    let makefile = std::fs::read_to_string(Path::new(ROOT).join("Makefile"))?;
     for (document, least) in [("README.md", 3), ("docs/first-steps.md", 3), ("docs/install.md", 1)] {
         let lines = docs::lines(document)?;
         let goals: Vec<&str> = lines.iter().flat_map(|line| goals(line)).collect();
