@@ -7,7 +7,7 @@ use crate::storage::{self, Location};
 use backfill_core::condition::Reason;
 use backfill_core::contract::{OrderSource, SourceFormat};
 use deltalake::ObjectStoreError;
-use deltalake::arrow::datatypes::SchemaRef;
+use deltalake::arrow::datatypes::{Field, Schema, SchemaRef};
 use deltalake::datafusion::catalog::TableProvider;
 use deltalake::datafusion::common::TableReference;
 use deltalake::datafusion::datasource::file_format::FileFormat;
@@ -208,15 +208,34 @@ pub async fn register(
     Ok(())
 }
 
+/// The columns of a source of files, as the files themselves tell.
+pub async fn columns_of_files(
+    session: &SessionContext,
+    source: &OrderSource,
+    location: &Location,
+    files: &[SourceFile],
+) -> Result<SchemaRef> {
+    Ok(TableProvider::schema(&files_of(session, source, location, files).await?))
+}
+
 async fn register_files(session: &SessionContext, source: &OrderSource, location: &Location, files: &[SourceFile]) -> Result<()> {
+    let table = files_of(session, source, location, files).await?;
+    make_visible(session, source, Arc::new(table))
+}
+
+async fn files_of(
+    session: &SessionContext,
+    source: &OrderSource,
+    location: &Location,
+    files: &[SourceFile],
+) -> Result<ListingTable> {
     let format: Arc<dyn FileFormat> = match source.format {
         SourceFormat::Csv => Arc::new(CsvFormat::default().with_has_header(true)),
         SourceFormat::Json => Arc::new(JsonFormat::default()),
         SourceFormat::Parquet | SourceFormat::Delta => Arc::new(ParquetFormat::default()),
     };
     let paths = files.iter().map(|file| file.path.as_str());
-    let table = table_of_files(session, location, paths, format, None).await?.map_err(|error| cannot_read(source, &error))?;
-    make_visible(session, source, Arc::new(table))
+    table_of_files(session, location, paths, format, None).await?.map_err(|error| cannot_read(source, &error))
 }
 
 /// SQL folds a name without quotes to lower case: a source is found under both spellings.
@@ -255,7 +274,10 @@ pub async fn table_of_files(
             None => {
                 let files = paths.iter().map(Path::parse).collect::<Result<Vec<_>, _>>().map_err(object_store::Error::from)?;
                 let heads = futures::stream::iter(&files).map(|file| store.head(file)).buffered(HEADS);
-                format.infer_schema(&session.state(), &store, &heads.try_collect::<Vec<_>>().await?).await?
+                let found = format.infer_schema(&session.state(), &store, &heads.try_collect::<Vec<_>>().await?).await?;
+                // A column that one file requires is null in the rows of another that lacks it.
+                let optional = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
+                Arc::new(Schema::new(found.fields().iter().map(optional).collect::<Vec<_>>()))
             }
         };
         let options = ListingOptions::new(format).with_file_extension("");

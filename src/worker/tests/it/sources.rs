@@ -1,7 +1,7 @@
 //! Sources of every kind, and the SQL over them.
 
 use crate::support::{Ride, World, at, create_table, object, parquet_bytes, plain_schema, ride, rides_batch, rides_with};
-use deltalake::arrow::array::{ArrayRef, Int64Array, StringArray};
+use deltalake::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -105,6 +105,21 @@ async fn files_of_a_folder_may_have_different_columns() {
     world.parquet("data/folder/a.parquet", &rides_batch(&three()[..2]));
     let bonus = Arc::new(Int64Array::from(vec![40])) as ArrayRef;
     world.parquet("data/folder/b.parquet", &rides_with(&three()[2..], [("bonus", bonus)]));
+    world.set("transformation", json!({ "sql": "SELECT driver, at, trips + coalesce(bonus, 0) AS trips FROM rides" }));
+    world.backfill("folder", april()).succeeded();
+    assert_eq!(world.rides().await, [three()[0], three()[1], ride(3, "2024-04-03", 43)]);
+}
+
+/// A file may require a column that another lacks: it is null there, and no expression may take it for required.
+#[tokio::test]
+async fn a_column_that_one_file_requires_may_be_missing_in_another() {
+    let mut world = reading(json!({ "parquet": { "uri": "file:///store/data/folder" } }));
+    world.parquet("data/folder/a.parquet", &rides_batch(&three()[..2]));
+    let bonus = Arc::new(Int64Array::from(vec![40])) as ArrayRef;
+    let columns = rides_with(&three()[2..], [("bonus", bonus)]);
+    let names = ["driver", "at", "trips", "bonus"].into_iter().zip(columns.columns().to_vec());
+    let required = RecordBatch::try_from_iter_with_nullable(names.map(|(name, values)| (name, values, false)));
+    world.parquet("data/folder/b.parquet", &required.expect("columns"));
     world.set("transformation", json!({ "sql": "SELECT driver, at, trips + coalesce(bonus, 0) AS trips FROM rides" }));
     world.backfill("folder", april()).succeeded();
     assert_eq!(world.rides().await, [three()[0], three()[1], ride(3, "2024-04-03", 43)]);
