@@ -20,7 +20,8 @@ TEST_REQUIREMENTS := src/worker/tests/python/requirements.txt
 BROWSER_REQUIREMENTS := src/cli/tests/dashboard/requirements.txt
 DATA_REQUIREMENTS := $(QUICKSTART)/data/requirements.txt
 BENCH_REQUIREMENTS := benches/requirements.txt
-SPARK_REQUIREMENTS := benches/requirements-spark.txt
+SPARK_REQUIREMENTS := src/worker/spark/requirements.txt
+SPARK_POM := src/worker/spark/pom.xml
 ZIG_REQUIREMENTS := deploy/krew/requirements.txt
 TEST_VENV := $(call venv,$(TEST_REQUIREMENTS))
 BROWSER_VENV := $(call venv,$(BROWSER_REQUIREMENTS))
@@ -28,9 +29,12 @@ DATA_VENV := $(call venv,$(DATA_REQUIREMENTS))
 BENCH_VENV := $(call venv,$(BENCH_REQUIREMENTS))
 SPARK_VENV := $(call venv,$(SPARK_REQUIREMENTS))
 ZIG_VENV := $(call venv,$(ZIG_REQUIREMENTS))
-# Spark is measured where Java and Maven are there.
-SPARK := $(if $(and $(shell command -v java),$(shell command -v mvn)),$(SPARK_VENV)/jars)
-DELTA_JARS := io.delta:delta-spark_4.2_2.13:4.4.0 io.delta:delta-storage:4.4.0
+# The jars that Spark does not bring, and a library that its own loader mistakes for another's where musl is installed beside glibc.
+SPARK_JARS := $(CACHE)/spark-jars-$(shell cksum < $(SPARK_POM) | cut -d ' ' -f 1)
+SPARK_NATIVE := $(SPARK_VENV)/native
+SPARK := $(SPARK_VENV)/ready $(SPARK_JARS) $(SPARK_NATIVE)
+SPARK_ENV = BACKFILL_SPARK_PYTHON=$(SPARK_VENV)/bin/python BACKFILL_SPARK_JARS=$(SPARK_JARS) \
+  JAVA_TOOL_OPTIONS='-XX:TieredStopAtLevel=1 -Dorg.xerial.snappy.lib.path=$(SPARK_NATIVE) -Dorg.xerial.snappy.lib.name=libsnappyjava.so'
 
 # Static: runs on every distribution.
 CLI_TARGET ?= x86_64-unknown-linux-musl
@@ -72,14 +76,19 @@ quickstart: compiler ## Fills two feature sets from real data, corrects a part o
 	cargo run --package backfill-worker -- local -f $(QUICKSTART) --state $(STATE)
 
 .PHONY: test
-test: compiler redis faketime chromium nodes-if-possible $(TEST_VENV)/ready $(BROWSER_VENV)/ready ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
+test: compiler redis faketime java chromium nodes-if-possible $(TEST_VENV)/ready $(BROWSER_VENV)/ready $(SPARK) ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
 	src/e2e/tools/build
-	BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test $(DATA_PLANE) --features backfill-worker/failpoints
+	$(SPARK_ENV) BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test $(DATA_PLANE) --features backfill-worker/failpoints
 	cargo build $(CONTROL_PLANE)
 	@rm -f $(SKIPPED)
 	BACKFILL_BROWSER_PYTHON=$(BROWSER_VENV)/bin/python BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python BACKFILL_SKIPPED=$(SKIPPED) \
 	  cargo test $(CONTROL_PLANE) -- --test-threads=8
 	@if [ -s $(SKIPPED) ]; then echo "These tests cannot run here:"; sort $(SKIPPED); fi
+
+.PHONY: test-spark
+test-spark: compiler redis java $(TEST_VENV)/ready $(SPARK) ## Runs what takes too long for every change: all cases of conformance with two executors of Spark.
+	$(SPARK_ENV) BACKFILL_SPARK_ALL=1 BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python \
+	  cargo test --package backfill-worker --features failpoints --test it -- spark::
 
 .PHONY: lint
 lint: compiler ## Checks format, lints, and that the core depends on no client, runtime or data crate.
@@ -164,10 +173,10 @@ data: $(DATA_VENV)/ready ## Makes the quickstart's Parquet files from the publis
 	$(DATA_VENV)/bin/python $(QUICKSTART)/data/make_data.py
 
 .PHONY: bench
-bench: compiler $(BENCH_VENV)/ready $(SPARK) ## Measures replacing 1 to 365 days beside other tools; keeps the result in docs/benchmarks.md.
+bench: compiler java $(BENCH_VENV)/ready $(SPARK) ## Measures replacing 1 to 365 days beside other tools; keeps the result in docs/benchmarks.md.
 	cargo build --release --package backfill-worker
 	BENCH='$(BENCH)' $(BENCH_VENV)/bin/python benches/run.py --worker $(CARGO_TARGET_DIR)/release/backfill-worker \
-	  --data $(CACHE)/bench $(if $(SPARK),--spark-python $(SPARK_VENV)/bin/python --spark-jars $(SPARK_VENV)/jars) $(BENCH)
+	  --data $(CACHE)/bench --spark-python $(SPARK_VENV)/bin/python --spark-jars $(SPARK_JARS) $(BENCH)
 
 .PHONY: bench-online
 bench-online: compiler redis $(BENCH_VENV)/ready $(TEST_VENV)/ready ## Measures writing to Redis beside the server's ceiling and Feast; keeps the result too.
@@ -211,6 +220,10 @@ nodes-if-possible:
 faketime:
 	$(call require,command -v faketime,faketime)
 
+.PHONY: java
+java:
+	$(call require,command -v java && command -v mvn,default-jre-headless maven)
+
 .PHONY: python
 python:
 	$(call require,$(PYTHON) -c 'import ensurepip',python3-venv)
@@ -226,8 +239,11 @@ $(CACHE)/venv-%/ready: | python
 	$(@D)/bin/pip install --quiet --disable-pip-version-check $(packages)
 	@touch $@
 
-$(SPARK_VENV)/jars: | $(SPARK_VENV)/ready
-	for jar in $(DELTA_JARS); do \
-	  mvn --quiet --batch-mode org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy -Dartifact=$$jar -DoutputDirectory=$@.part || exit 1; \
-	done
+$(SPARK_JARS): | java
+	mvn --quiet --batch-mode --file $(SPARK_POM) org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+	  -DincludeScope=runtime -DoutputDirectory=$@.part
 	mv $@.part $@
+
+$(SPARK_NATIVE): | $(SPARK_VENV)/ready
+	$(SPARK_VENV)/bin/python -m zipfile --extract $(SPARK_VENV)/lib/python*/site-packages/pyspark/jars/snappy-java-*.jar $@.part
+	mv $@.part/org/xerial/snappy/native/Linux/$(shell uname -m) $@ && rm -r $@.part

@@ -447,6 +447,8 @@ reasons! {
     DiskFull,
     /// The memory of the cluster template does not suffice.
     OutOfMemory,
+    /// Spark did not start, or went away.
+    SparkUnavailable,
     /// A failure that may pass.
     Unavailable,
 

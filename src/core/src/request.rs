@@ -26,6 +26,7 @@ pub use names::hint;
 pub use place::{Pods, check_uri, table_uri, validate_store};
 pub use quantity::parse_quantity;
 use serde::{Deserialize, Serialize};
+pub use spark::check as check_spark_conf;
 use std::collections::BTreeMap;
 pub use template::{Scheduling, Template, find_template};
 

@@ -1,10 +1,12 @@
 //! What surrounds a step: directories, progress, and which share of the work is ours.
 
 use crate::failure::{Failure, Result};
+use crate::offline::spark::Shelf;
 use backfill_core::api::VOLUME;
 use backfill_core::condition::Reason;
 use backfill_core::contract::Progress;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The surroundings of a step.
@@ -18,13 +20,15 @@ pub struct Context {
     pub scratch: PathBuf,
     /// Which of the Job's pods this is.
     pub index: u32,
+    /// Where Spark is kept for the next order; none in a pod, which has one.
+    pub spark: Option<Arc<Shelf>>,
     progress: watch::Sender<Progress>,
 }
 
 impl Context {
     /// Surroundings whose progress nobody watches yet.
     pub fn new(volume: PathBuf, secrets: PathBuf, scratch: PathBuf, index: u32) -> Self {
-        Self { volume, secrets, scratch, index, progress: watch::Sender::new(Progress::default()) }
+        Self { volume, secrets, scratch, index, spark: None, progress: watch::Sender::new(Progress::default()) }
     }
 
     /// Follows the progress.
@@ -41,6 +45,14 @@ impl Context {
     pub fn advance(&self, done: u64, rows: u64) {
         self.progress.send_modify(|progress| {
             progress.done += done;
+            progress.rows += rows;
+        });
+    }
+
+    /// Says how far the running stage is when others count: `windows` of `total`, and of a single one its tasks.
+    pub fn tell(&self, total: u64, windows: u64, (ended, tasks): (u64, u64), rows: u64) {
+        self.progress.send_modify(|progress| {
+            (progress.done, progress.total) = if total == 1 && tasks > 0 { (ended, tasks) } else { (windows, total) };
             progress.rows += rows;
         });
     }

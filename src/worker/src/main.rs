@@ -6,11 +6,12 @@ use backfill_core::contract::{
 };
 use backfill_worker::context::Context;
 use backfill_worker::failure::Failure;
-use backfill_worker::{local, online, serve, steps, storage};
+use backfill_worker::{local, offline, online, serve, steps, storage};
 use chrono::Utc;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// Replaces a feature set's data in the offline and the online store.
@@ -107,6 +108,9 @@ async fn step(args: &StepArgs, step: Step) -> u8 {
     if let Some(port) = args.progress_port {
         tokio::spawn(serve::serve(port, step, cx.watch()));
     }
+    if step == Step::Offline && args.index > 0 {
+        return assist(&cx, &order).await;
+    }
     let report = match step {
         Step::Offline => steps::offline(&cx, &order).await,
         Step::Online => steps::online(&cx, &order).await,
@@ -123,6 +127,18 @@ async fn step(args: &StepArgs, step: Step) -> u8 {
         return exit::RETRY;
     }
     code
+}
+
+/// The first pod of the Job alone reports and decides; this one ends when it is told to, and is replaced while it is needed.
+async fn assist(cx: &Context, order: &Order) -> u8 {
+    let told = async {
+        let mut terminated = signal(SignalKind::terminate()).expect("signals can be listened to");
+        terminated.recv().await;
+    };
+    if let Err(failure) = offline::spark::assist(cx, order, told).await {
+        eprintln!("error: {failure}");
+    }
+    exit::RETRY
 }
 
 /// Answers in any case: who asked reads the answer, not the exit code.

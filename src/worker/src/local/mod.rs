@@ -4,6 +4,7 @@ mod manifests;
 mod show;
 
 use crate::context::Context;
+use crate::offline::spark::Shelf;
 use crate::steps;
 use backfill_core::api::Mode;
 use backfill_core::condition::{Condition, Ending, Reason, conditions, set_all};
@@ -14,6 +15,7 @@ use clap::{Args, ValueEnum};
 use manifests::{Backfill, Manifests};
 use serde::Serialize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Exit codes, as those of the `kubectl` plugin.
 mod exit {
@@ -85,9 +87,16 @@ pub async fn run(args: &LocalArgs) -> u8 {
             return backfill_core::contract::exit::USAGE;
         }
     };
+    let spark = Arc::new(Shelf::new(args.state.clone()));
+    let worst = all(args, &manifests, &spark).await;
+    spark.clear().await;
+    worst
+}
+
+async fn all(args: &LocalArgs, manifests: &Manifests, spark: &Arc<Shelf>) -> u8 {
     let mut worst = exit::OK;
     for backfill in &manifests.backfills {
-        let ended = match one(args, &manifests, backfill).await {
+        let ended = match one(args, manifests, backfill, spark).await {
             Ok(ended) => ended,
             Err(error) => {
                 eprintln!("error: {error}");
@@ -107,7 +116,7 @@ pub async fn run(args: &LocalArgs) -> u8 {
 }
 
 /// Resolves a backfill and runs its steps. An error is one of this machine, not of the backfill.
-async fn one(args: &LocalArgs, manifests: &Manifests, backfill: &Backfill) -> std::io::Result<Ended> {
+async fn one(args: &LocalArgs, manifests: &Manifests, backfill: &Backfill, spark: &Arc<Shelf>) -> std::io::Result<Ended> {
     let input = manifests.input(backfill, Utc::now());
     let mut ended = Ended {
         namespace: backfill.namespace.clone(),
@@ -133,7 +142,7 @@ async fn one(args: &LocalArgs, manifests: &Manifests, backfill: &Backfill) -> st
             ended.key = Some(request.key.clone());
             ended.scope = Some(request.scope.clone());
             ended.windows = Some(request.windows);
-            let ending = perform(args, &request, &mut ended).await?;
+            let ending = perform(args, &request, spark, &mut ended).await?;
             ended.end(&ending, request.stores, &warnings, &input);
             ended.warnings.extend(warnings);
         }
@@ -142,11 +151,12 @@ async fn one(args: &LocalArgs, manifests: &Manifests, backfill: &Backfill) -> st
 }
 
 /// Runs the steps of a request, and settles it when it was broken off before anything was published.
-async fn perform(args: &LocalArgs, request: &Request, ended: &mut Ended) -> std::io::Result<Ending> {
+async fn perform(args: &LocalArgs, request: &Request, spark: &Arc<Shelf>, ended: &mut Ended) -> std::io::Result<Ending> {
     std::fs::create_dir_all(&args.state)?;
     let scratch = tempfile::tempdir_in(&args.state)?;
     let secrets = args.secrets.clone().unwrap_or_else(|| args.state.join("secrets"));
-    let cx = Context::new(args.state.clone(), secrets, scratch.path().to_path_buf(), 0);
+    let mut cx = Context::new(args.state.clone(), secrets, scratch.path().to_path_buf(), 0);
+    cx.spark = Some(Arc::clone(spark));
     let watcher = show::watch(&ended.name, cx.watch(), args.output == Format::Text);
     let mode = if args.dry_run { Mode::Plan } else { request.mode };
     let ending = steps(&cx, request, mode, ended).await;

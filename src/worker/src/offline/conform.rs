@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use crate::offline::shape::Shape;
+use crate::offline::spark::types;
 use backfill_core::api::Timestamps;
 use backfill_core::condition::Reason;
 use backfill_core::contract::{Guards, Notice};
@@ -76,54 +77,11 @@ pub struct Conform {
 }
 
 impl Conform {
-    /// Matches the result's columns to the shape's, by name; when there is no such name, in any case.
-    ///
-    /// With `keep_last_by`, that column is carried along as the last one. Fails with `SchemaMismatch` that names up to ten
-    /// columns, what was expected and what was found.
+    /// For the columns of a result, as [`match_columns`] finds them.
     pub fn new(shape: &Shape, guards: &Guards, found: &Schema) -> Result<(Self, Vec<Notice>)> {
-        let mut columns = Vec::new();
-        let mut problems = Vec::new();
-        let mut notices = Vec::new();
-        for field in shape.rows.fields() {
-            match find(found, field.name()) {
-                Ok(index) => {
-                    let given = found.field(index).data_type();
-                    match exact(given, field.data_type()) {
-                        Ok(()) => columns.push(index),
-                        Err(way_out) => problems.push(format!(
-                            "column \"{}\": expected {}, found {given}; {way_out}",
-                            field.name(),
-                            field.data_type()
-                        )),
-                    }
-                    if field.name() == &shape.time && matches!(given, DataType::Timestamp(_, None)) {
-                        notices.push(Notice {
-                            reason: Reason::NaiveTimestamps,
-                            message: format!("the times in \"{}\" have no zone and were taken for UTC", field.name()),
-                        });
-                    }
-                }
-                Err(why) => problems.push(format!("column \"{}\": {why}", field.name())),
-            }
-        }
-        let mut fields: Vec<Field> = shape.rows.fields().iter().map(|field| field.as_ref().clone()).collect();
-        if let Some(by) = &guards.keep_last_by {
-            match find(found, by) {
-                Ok(index) => {
-                    columns.push(index);
-                    // The order alone counts; the column may be a feature too.
-                    fields.push(Field::new(KEEP_LAST, found.field(index).data_type().clone(), true));
-                }
-                Err(why) => problems.push(format!("column \"{by}\" of guards.duplicates.by: {why}")),
-            }
-        }
-        if !problems.is_empty() {
-            problems.truncate(10);
-            return Err(Failure::permanent(Reason::SchemaMismatch, problems.join(", ")));
-        }
-        notices.extend(extra_columns(found, &columns));
-        let counts_sizes =
-            fields.iter().any(|field| !field.data_type().is_primitive() && field.data_type() != &DataType::Boolean);
+        let (matched, notices) = match_columns(shape, guards, found)?;
+        let Matched { columns, fields } = matched;
+        let counts_sizes = counts_sizes(&fields);
         let conform = Self {
             columns,
             schema: Arc::new(Schema::new(fields)),
@@ -224,6 +182,79 @@ impl Conform {
     }
 }
 
+/// The columns of a result that become those of the feature set.
+#[derive(Debug)]
+pub struct Matched {
+    /// Their places in the result.
+    pub columns: Vec<usize>,
+    /// What they become: the shape's columns, and [`KEEP_LAST`] when duplicates are ordered.
+    pub fields: Vec<Field>,
+}
+
+/// Matches the result's columns to the shape's, by name; when there is no such name, in any case.
+///
+/// With `keep_last_by`, that column is carried along as the last one. Fails with `SchemaMismatch` that names up to ten
+/// columns, what was expected and what was found, in the words of the engine that found it.
+pub fn match_columns(shape: &Shape, guards: &Guards, found: &Schema) -> Result<(Matched, Vec<Notice>)> {
+    let mut columns = Vec::new();
+    let mut problems = Vec::new();
+    let mut notices = Vec::new();
+    for field in shape.rows.fields() {
+        match find(found, field.name()) {
+            Ok(index) => {
+                let given = found.field(index);
+                match exact(given.data_type(), field.data_type(), of_spark(given)) {
+                    Ok(()) => columns.push(index),
+                    Err(way_out) => problems.push(format!(
+                        "column \"{}\": expected {}, found {}; {way_out}",
+                        field.name(),
+                        shown(field.data_type(), given),
+                        given.metadata().get(types::WORD).cloned().unwrap_or_else(|| given.data_type().to_string())
+                    )),
+                }
+                if field.name() == &shape.time && matches!(given.data_type(), DataType::Timestamp(_, None)) {
+                    notices.push(Notice {
+                        reason: Reason::NaiveTimestamps,
+                        message: format!("the times in \"{}\" have no zone and were taken for UTC", field.name()),
+                    });
+                }
+            }
+            Err(why) => problems.push(format!("column \"{}\": {why}", field.name())),
+        }
+    }
+    let mut fields: Vec<Field> = shape.rows.fields().iter().map(|field| field.as_ref().clone()).collect();
+    if let Some(by) = &guards.keep_last_by {
+        match find(found, by) {
+            Ok(index) => {
+                columns.push(index);
+                // The order alone counts; the column may be a feature too.
+                fields.push(Field::new(KEEP_LAST, found.field(index).data_type().clone(), true));
+            }
+            Err(why) => problems.push(format!("column \"{by}\" of guards.duplicates.by: {why}")),
+        }
+    }
+    if !problems.is_empty() {
+        problems.truncate(10);
+        return Err(Failure::permanent(Reason::SchemaMismatch, problems.join(", ")));
+    }
+    notices.extend(extra_columns(found, &columns));
+    Ok((Matched { columns, fields }, notices))
+}
+
+fn of_spark(given: &Field) -> bool {
+    given.metadata().contains_key(types::WORD)
+}
+
+/// A type that is expected, in the words of the engine that found another.
+fn shown(wanted: &DataType, given: &Field) -> String {
+    if of_spark(given) { types::name(wanted) } else { wanted.to_string() }
+}
+
+/// Whether rows of these columns can be larger than the stores take.
+pub fn counts_sizes(fields: &[Field]) -> bool {
+    fields.iter().any(|field| !field.data_type().is_primitive() && field.data_type() != &DataType::Boolean)
+}
+
 /// The column that orders duplicates, behind all others. The space keeps it apart from every name that a feature can have.
 pub const KEEP_LAST: &str = "keep last";
 
@@ -257,13 +288,14 @@ fn extra_columns(found: &Schema, used: &[usize]) -> Option<Notice> {
 }
 
 /// Whether every value of one type is kept exactly by another, up to a range that the cast checks; else the way out.
-fn exact(given: &DataType, wanted: &DataType) -> Result<(), String> {
+fn exact(given: &DataType, wanted: &DataType, spark: bool) -> Result<(), String> {
     use DataType as T;
-    let write = || Err(format!("write CAST(… AS {})", sql_type(wanted)));
+    let word = || if spark { types::name(wanted).to_uppercase() } else { sql_type(wanted).to_owned() };
+    let write = || Err(format!("write CAST(… AS {})", word()));
     match (given, wanted) {
         (given, wanted) if given == wanted => Ok(()),
         (T::Null, _) => Ok(()),
-        (T::Dictionary(_, value), wanted) => exact(value, wanted),
+        (T::Dictionary(_, value), wanted) => exact(value, wanted, spark),
         (T::Utf8View | T::LargeUtf8, T::Utf8)
         | (T::BinaryView | T::LargeBinary | T::FixedSizeBinary(_), T::Binary)
         | (T::Int8 | T::Int16 | T::Int64 | T::UInt8 | T::UInt16 | T::UInt32 | T::UInt64, T::Int32)
@@ -273,7 +305,7 @@ fn exact(given: &DataType, wanted: &DataType) -> Result<(), String> {
         | (T::Int8 | T::Int16 | T::UInt8 | T::UInt16, T::Float32)
         | (T::Timestamp(_, _), T::Timestamp(_, _)) => Ok(()),
         (T::List(given) | T::LargeList(given) | T::FixedSizeList(given, _), T::List(wanted)) => {
-            exact(given.data_type(), wanted.data_type())
+            exact(given.data_type(), wanted.data_type(), spark)
         }
         _ => write(),
     }
@@ -294,7 +326,7 @@ fn sql_type(wanted: &DataType) -> &'static str {
 }
 
 /// Fails with `RowTooLarge` for a row that the stores would not take.
-fn refuse_large_rows(batch: &RecordBatch, keys: usize) -> Result<()> {
+pub fn refuse_large_rows(batch: &RecordBatch, keys: usize) -> Result<()> {
     if batch.get_array_memory_size() <= ROW_BYTES_MAX {
         return Ok(());
     }

@@ -18,6 +18,7 @@ pub mod scope;
 pub mod settle;
 pub mod shape;
 pub mod sources;
+pub mod spark;
 pub mod stage;
 mod staging;
 pub mod undo;

@@ -81,24 +81,12 @@ impl Held {
 
     /// Holds a batch when it is in order, comes after all before and fits into the memory.
     fn take(&mut self, batch: &RecordBatch) -> Result<bool> {
-        let follows = match self.batches.last() {
-            Some(last) => Neighbours::new(last, batch, self.keys, self.ordered)?.in_order(last.num_rows() - 1, 0),
-            None => true,
-        };
-        let fits = follows && self.is_in_order(batch)? && self.reservation.try_grow(batch.get_array_memory_size()).is_ok();
+        let follows = is_in_order(self.batches.last(), batch, self.keys, self.ordered)?;
+        let fits = follows && self.reservation.try_grow(batch.get_array_memory_size()).is_ok();
         if fits {
             self.batches.push(batch.clone());
         }
         Ok(fits)
-    }
-
-    fn is_in_order(&self, batch: &RecordBatch) -> Result<bool> {
-        // The times alone mostly decide.
-        if rises(batch, self.keys) {
-            return Ok(true);
-        }
-        let neighbours = Neighbours::new(batch, batch, self.keys, self.ordered)?;
-        Ok((1..batch.num_rows()).all(|row| neighbours.in_order(row - 1, row)))
     }
 
     fn into_stream(self, schema: SchemaRef) -> SendableRecordBatchStream {
@@ -115,6 +103,24 @@ impl Held {
 pub fn rises(batch: &RecordBatch, keys: usize) -> bool {
     let times = batch.column(keys).as_primitive_opt::<TimestampMicrosecondType>();
     times.is_some_and(|times| times.nulls().is_none() && times.values().windows(2).all(|pair| pair[0] < pair[1]))
+}
+
+/// Whether rows are in the order of [`order_by`] and come after the last one of `before`.
+pub fn is_in_order(before: Option<&RecordBatch>, batch: &RecordBatch, keys: usize, ordered: bool) -> Result<bool, ArrowError> {
+    if batch.num_rows() == 0 {
+        return Ok(true);
+    }
+    if let Some(before) = before.filter(|before| before.num_rows() > 0)
+        && !Neighbours::new(before, batch, keys, ordered)?.in_order(before.num_rows() - 1, 0)
+    {
+        return Ok(false);
+    }
+    // The times alone mostly decide.
+    if rises(batch, keys) {
+        return Ok(true);
+    }
+    let neighbours = Neighbours::new(batch, batch, keys, ordered)?;
+    Ok((1..batch.num_rows()).all(|row| neighbours.in_order(row - 1, row)))
 }
 
 /// Compares rows by time, keys and what orders duplicates.

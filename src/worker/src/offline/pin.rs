@@ -149,6 +149,7 @@ impl Pin {
             mode: attempt.mode,
             attempt: attempt.attempt,
             size: attempt.size,
+            engine: attempt.engine.clone(),
             online: attempt.online.clone(),
             ..self.order.clone()
         }

@@ -92,7 +92,8 @@ async fn remove_staged(order: &Order, store: &Arc<dyn ObjectStore>) -> Result<()
     let prefix = staged_prefix(&order.key);
     let mut listed = store.list(None);
     while let Some(meta) = listed.try_next().await.map_err(|error| unreachable_store(&error))? {
-        if meta.location.filename().is_some_and(|name| name.starts_with(&prefix)) {
+        // Files of ours, and all in folders of ours.
+        if meta.location.parts().any(|part| part.as_ref().starts_with(&prefix)) {
             match store.delete(&meta.location).await {
                 Ok(()) | Err(ObjectStoreError::NotFound { .. }) => {}
                 Err(error) => return Err(unreachable_store(&error)),

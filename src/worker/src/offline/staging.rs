@@ -3,6 +3,7 @@
 use super::pin::{Manifest, Pin};
 use super::scope::Overlap;
 use super::shape::{Layout, Shape};
+use super::spark::Spark;
 use super::stage::{self, Staged, Target};
 use super::{guards, preflight, publish, rescue, sources, undo};
 use crate::context::Context;
@@ -11,7 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::session;
 use backfill_core::api::{Mode, Severity};
 use backfill_core::condition::Reason;
-use backfill_core::contract::{Check, Guards, OfflineReport, Order, Scope};
+use backfill_core::contract::{Check, Engine, Guards, OfflineReport, Order, Scope};
 use backfill_core::time::Interval;
 use chrono::Utc;
 use deltalake::DeltaTable;
@@ -132,13 +133,18 @@ impl Staging<'_> {
             Scope::Interval { interval } | Scope::Reset { interval, .. } => *interval,
             Scope::Undo { .. } => unreachable!("an undo has pinned what it undoes"),
         };
-        let session = session::session(self.runtime, 1);
         let secret = self.order.table.credentials_secret.as_deref();
         let definition = &self.order.definition;
         sources::verify(self.cx, &definition.sources, &self.pin.sources, secret).await?;
-        sources::register(self.cx, &session, &definition.sources, &self.pin.sources, secret).await?;
-        let density = density(gone, interval);
-        let staged = stage::transformation(self.cx, self.order, interval, &session, self.target, density).await;
+        let staged = match &self.order.engine {
+            Engine::DataFusion => {
+                let session = session::session(self.runtime, 1);
+                sources::register(self.cx, &session, &definition.sources, &self.pin.sources, secret).await?;
+                let density = density(gone, interval);
+                stage::transformation(self.cx, self.order, interval, &session, self.target, density).await
+            }
+            Engine::Spark { nodes, conf } => Spark { staging: *self, interval, nodes: *nodes, conf }.transformation().await,
+        };
         match staged {
             // The engine's words about a file that is gone are of no help.
             Err(failure) if failure.reason == Reason::TransformFailed => {

@@ -290,7 +290,7 @@ fn partition_value(array: &ArrayRef, row: usize) -> Result<Option<String>, Arrow
 }
 
 /// The statistics of a file as the Delta log keeps them: number of rows, and bounds and nulls of top-level columns.
-fn stats(metadata: &ParquetMetaData) -> Value {
+pub fn stats(metadata: &ParquetMetaData) -> Value {
     let mut columns: BTreeMap<String, Bounds> = BTreeMap::new();
     for group in metadata.row_groups() {
         for chunk in group.columns() {

@@ -17,6 +17,7 @@ mod quickstart;
 mod races;
 mod settle;
 mod sources;
+mod spark;
 mod support;
 mod tables;
 mod types;

@@ -39,9 +39,13 @@ def answer(line: dict) -> None:
 
 def answer_rows(table: pa.Table) -> None:
     """One line per row, one field per column."""
+    for row in rows_of(table):
+        answer(row)
+
+
+def rows_of(table: pa.Table) -> list[dict]:
     columns = [[encode(value, field.type) for value in table[field.name].to_pylist()] for field in table.schema]
-    for row in zip(*columns):
-        answer(dict(zip(table.column_names, row)))
+    return [dict(zip(table.column_names, row)) for row in zip(*columns)]
 
 
 def encode(value, kind: pa.DataType):

@@ -24,6 +24,8 @@ pub struct World {
     runs: Cell<u32>,
     pub server: Option<RedisServer>,
     pub store: Value,
+    /// The spec of the cluster template `small`.
+    pub template: Value,
     pub feature_set: Value,
     /// Further objects.
     pub others: Vec<Value>,
@@ -74,15 +76,16 @@ impl World {
             "offline": { "partitionBy": "None" },
         });
         let feature_set = object("FeatureSet", "rides", feature_set);
-        Self { folder, runs: Cell::new(0), server, store, feature_set, others: vec![] }
+        let template = json!({ "engine": "DataFusion", "cores": 2, "memory": "512Mi", "scratch": "1Gi" });
+        Self { folder, runs: Cell::new(0), server, store, template, feature_set, others: vec![] }
     }
 
     /// The same namespace with a copy of everything in its folders. Not for Redis, whose data lies elsewhere.
     pub fn copy(&self) -> Self {
         let copy = Self::with(self.store["spec"]["online"].clone(), None);
         copy_folder(&self.path(""), &copy.path(""));
-        let (store, feature_set, others) = (self.store.clone(), self.feature_set.clone(), self.others.clone());
-        Self { store, feature_set, others, ..copy }
+        let (store, template) = (self.store.clone(), self.template.clone());
+        Self { store, template, feature_set: self.feature_set.clone(), others: self.others.clone(), ..copy }
     }
 
     /// Changes a field of the feature set's spec.
@@ -135,20 +138,20 @@ impl World {
 
     /// What runs a backfill of the feature set.
     pub fn command(&self, name: &str, spec: Value) -> Command {
-        self.command_of(&[(name, spec)])
+        self.commands(&[(name, spec)])
     }
 
     /// Runs several backfills in one process; the feature set is this one unless they say otherwise.
     #[track_caller]
     pub fn backfills(&self, backfills: &[(&str, Value)]) -> Vec<Ended> {
-        let ended = self.run(&mut self.command_of(backfills));
+        let ended = self.run(&mut self.commands(backfills));
         assert_eq!(ended.len(), backfills.len(), "one line a backfill");
         ended
     }
 
-    fn command_of(&self, backfills: &[(&str, Value)]) -> Command {
-        let template = json!({ "engine": "DataFusion", "cores": 2, "memory": "512Mi", "scratch": "1Gi" });
-        let mut template = object("ClusterTemplate", "small", template);
+    /// What runs several backfills of one feature set or of several in one process.
+    pub fn commands(&self, backfills: &[(&str, Value)]) -> Command {
+        let mut template = object("ClusterTemplate", "small", self.template.clone());
         template["metadata"].as_object_mut().expect("metadata").remove("namespace");
         let mut objects = vec![self.store.clone(), template, self.feature_set.clone()];
         objects.extend(self.others.iter().cloned());
@@ -198,6 +201,7 @@ pub fn object(kind: &str, name: &str, spec: Value) -> Value {
 fn local(manifests: &Path, state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backfill-worker"));
     command.arg("local").arg("-f").arg(manifests).arg("--state").arg(state).args(["-o", "json"]);
+    crate::spark::find(&mut command);
     command
 }
 
