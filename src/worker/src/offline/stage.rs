@@ -68,6 +68,31 @@ pub struct Staged {
     pub notices: Vec<Notice>,
 }
 
+/// A part of it.
+#[derive(Debug, Default)]
+pub struct Laid {
+    /// The files, for the log.
+    pub adds: Vec<Add>,
+    /// Their rows.
+    pub rows: u64,
+    /// Rows of equal keys and event time.
+    pub duplicates: Duplicates,
+}
+
+impl Staged {
+    /// Adds parts. Files are in the order of their paths, whichever part came first.
+    pub fn lay(&mut self, parts: Vec<Laid>) {
+        for Laid { adds, rows, duplicates } in parts {
+            self.adds.extend(adds);
+            self.rows += rows;
+            self.duplicates.dropped += duplicates.dropped;
+            self.duplicates.ambiguous += duplicates.ambiguous;
+            self.duplicates.example = self.duplicates.example.take().or(duplicates.example);
+        }
+        self.adds.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+}
+
 /// Where staged files go.
 pub struct Target<'a> {
     /// The table's folder.
@@ -135,14 +160,7 @@ pub async fn transformation(
         notices,
         ..Staged::default()
     };
-    for Laid { adds, rows, duplicates } in done {
-        staged.adds.extend(adds);
-        staged.rows += rows;
-        staged.duplicates.dropped += duplicates.dropped;
-        staged.duplicates.ambiguous += duplicates.ambiguous;
-        staged.duplicates.example = staged.duplicates.example.or(duplicates.example);
-    }
-    staged.adds.sort_by(|a, b| a.path.cmp(&b.path));
+    staged.lay(done);
     Ok(staged)
 }
 
@@ -192,13 +210,6 @@ struct Run {
     store: Arc<dyn ObjectStore>,
     shape: Shape,
     prefix: String,
-}
-
-/// What a lane wrote.
-struct Laid {
-    adds: Vec<Add>,
-    rows: u64,
-    duplicates: Duplicates,
 }
 
 impl Run {

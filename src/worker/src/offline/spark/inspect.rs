@@ -11,6 +11,7 @@ use crate::offline::conform::{KEEP_LAST, Micros, refuse_large_rows};
 use crate::offline::dedupe::{Dedupe, Duplicates};
 use crate::offline::ordered::is_in_order;
 use crate::offline::shape::{Layout, Shape};
+use crate::offline::stage::Laid;
 use crate::offline::writer::{TableWriter, date_of, stats};
 use crate::online;
 use crate::storage::unreachable_store;
@@ -60,19 +61,8 @@ pub struct Inspection {
     pub prefix: String,
 }
 
-/// What a file became.
-#[derive(Debug, Default)]
-pub struct Inspected {
-    /// The files, for the log of the table.
-    pub adds: Vec<Add>,
-    /// Their rows.
-    pub rows: u64,
-    /// Rows of equal keys and event time.
-    pub duplicates: Duplicates,
-}
-
 /// Looks at files, some at a time.
-pub async fn all(inspection: Inspection, files: Vec<DataFile>, at_once: usize) -> Result<Vec<Inspected>> {
+pub async fn all(inspection: Inspection, files: Vec<DataFile>, at_once: usize) -> Result<Vec<Laid>> {
     let inspection = Arc::new(inspection);
     let mut waiting = files.into_iter().enumerate();
     let mut tasks = JoinSet::new();
@@ -106,7 +96,7 @@ struct Seen {
 }
 
 impl Inspection {
-    async fn file(&self, number: usize, file: &DataFile) -> Result<Inspected> {
+    async fn file(&self, number: usize, file: &DataFile) -> Result<Laid> {
         let path = format!("{}/{}", self.folder, file.add.path);
         let mut writer = self.rewrites.then(|| self.writer(number));
         let (seen, metadata) = self.pass(&path, file, writer.as_mut()).await?;
@@ -129,7 +119,7 @@ impl Inspection {
             }
             None => vec![self.add(path, file, &metadata)],
         };
-        Ok(Inspected { adds, rows: seen.kept, duplicates: seen.duplicates })
+        Ok(Laid { adds, rows: seen.kept, duplicates: seen.duplicates })
     }
 
     fn writer(&self, number: usize) -> TableWriter {

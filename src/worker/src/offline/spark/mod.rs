@@ -31,7 +31,7 @@ use backfill_core::window::{self, Window};
 pub use cluster::assist;
 use deltalake::arrow::datatypes::Schema;
 use futures::TryStreamExt;
-use inspect::{Inspected, Inspection};
+use inspect::Inspection;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use plan::Group;
@@ -275,14 +275,7 @@ impl Spark<'_> {
         let at_once = (order.size.memory_bytes / 2 / INSPECTION_BYTES).clamp(1, u64::from(order.size.cores));
         let inspected = inspect::all(inspection, files, usize::try_from(at_once).unwrap_or(1)).await?;
         let mut staged = Staged::default();
-        for Inspected { adds, rows, duplicates } in inspected {
-            staged.adds.extend(adds);
-            staged.rows += rows;
-            staged.duplicates.dropped += duplicates.dropped;
-            staged.duplicates.ambiguous += duplicates.ambiguous;
-            staged.duplicates.example = staged.duplicates.example.or(duplicates.example);
-        }
-        staged.adds.sort_by(|a, b| a.path.cmp(&b.path));
+        staged.lay(inspected);
         self.remove_log(folder).await?;
         Ok(staged)
     }
