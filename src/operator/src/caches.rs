@@ -180,25 +180,51 @@ pub fn present<K>(event: Event<Option<K>>) -> Option<Event<K>> {
     })
 }
 
-/// Follows a watch: `keep` takes every event, then `changed` each object that it tells of.
+/// What has changed, as a watch tells.
+pub enum Changed<'a, K> {
+    /// This object.
+    One(&'a K),
+    /// Any object, since a new list has come. Some may be gone.
+    Any,
+}
+
+/// Follows a watch: `keep` takes every event, then `changed` hears what of that can be seen. The objects of a new list are kept at its
+/// end: whoever looked as soon as one is named would find the old ones, and would not look again.
 pub async fn follow<K>(
     events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
     mut keep: impl FnMut(&Event<K>),
-    mut changed: impl FnMut(&K),
+    mut changed: impl FnMut(Changed<'_, K>),
 ) {
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         let Ok(event) = event else { continue };
         keep(&event);
-        touched(&event, &mut changed);
+        match &event {
+            Event::Apply(object) | Event::Delete(object) => changed(Changed::One(object)),
+            Event::InitDone => changed(Changed::Any),
+            Event::Init | Event::InitApply(_) => {}
+        }
     }
 }
 
-fn touched<K>(event: &Event<K>, changed: &mut impl FnMut(&K)) {
-    match event {
-        Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) => changed(object),
-        Event::Init | Event::InitDone => {}
-    }
+/// The objects that have changed, of a watch that writes into `kept`: those of a new list at its end, for the same reason.
+pub fn changed_objects<K>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+    kept: Store<K>,
+) -> impl Stream<Item = Result<K, watcher::Error>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    events.flat_map(move |event| {
+        let (one, all) = match event {
+            Ok(Event::Apply(object) | Event::Delete(object)) => (Some(Ok(object)), vec![]),
+            Ok(Event::InitDone) => (None, kept.state()),
+            Ok(Event::Init | Event::InitApply(_)) => (None, vec![]),
+            Err(error) => (Some(Err(error)), vec![]),
+        };
+        let all = all.into_iter().map(|object| Ok(Arc::unwrap_or_clone(object)));
+        futures::stream::iter(one.into_iter().chain(all))
+    })
 }
 
 /// Our children only.
@@ -314,4 +340,64 @@ fn prune_child(metadata: &mut ObjectMeta) {
         deletion_timestamp,
         ..ObjectMeta::default()
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::reflector;
+    use serde_json::json;
+
+    fn object(name: &str) -> ConfigMap {
+        serde_json::from_value(json!({ "metadata": { "name": name, "namespace": "n", "uid": name } })).expect("an object")
+    }
+
+    fn told(events: Vec<Event<ConfigMap>>) -> impl Stream<Item = Result<Event<ConfigMap>, watcher::Error>> + Send {
+        futures::stream::iter(events.into_iter().map(Ok))
+    }
+
+    fn a_new_list() -> Vec<Event<ConfigMap>> {
+        vec![
+            Event::Apply(object("gone")),
+            Event::Init,
+            Event::InitApply(object("a")),
+            Event::InitApply(object("b")),
+            Event::InitDone,
+            Event::Delete(object("b")),
+        ]
+    }
+
+    #[tokio::test]
+    async fn whoever_hears_of_a_change_finds_it_in_the_index() {
+        let index = Index::new(|object: &ConfigMap| Some(("all".to_owned(), Text::of(object))));
+        let mut heard = Vec::new();
+        let names = || index.of("all").iter().map(|object| object.read().name_any()).collect::<Vec<_>>().join(" ");
+        follow(
+            told(a_new_list()),
+            |event| index.apply(event),
+            |changed| {
+                heard.push(match changed {
+                    Changed::One(object) => format!("{} of {}", object.name_any(), names()),
+                    Changed::Any => format!("any of {}", names()),
+                });
+            },
+        )
+        .await;
+        assert_eq!(heard, ["gone of gone", "any of a b", "b of a"]);
+    }
+
+    #[tokio::test]
+    async fn whoever_hears_of_a_change_finds_it_in_the_store() {
+        let (kept, writer) = reflector::store::<ConfigMap>();
+        let reader = kept.clone();
+        let events = told(a_new_list()).reflect(writer);
+        let heard = changed_objects(events, kept).map(|object| {
+            let object = object.expect("a watch that does not fail");
+            format!("{}, there: {}", object.name_any(), reader.get(&ObjectRef::from_obj(&object)).is_some())
+        });
+        let mut heard: Vec<String> = heard.collect().await;
+        heard[1..3].sort();
+        assert_eq!(heard, ["gone, there: true", "a, there: true", "b, there: true", "b, there: false"]);
+    }
 }

@@ -10,6 +10,7 @@ use backfill_operator::server::Probes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,6 +88,7 @@ async fn main() -> anyhow::Result<()> {
     let clock = Arc::new(Clock::default());
     let client = client(config, Arc::clone(&probes.metrics), Arc::clone(&clock))?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    tracing::info!(address = %listener.local_addr()?, "serves probes and metrics");
     let shutdown = shutdown()?;
     let mut closing = shutdown.clone();
     let server = axum::serve(listener, probes.clone().routes())
@@ -132,6 +134,7 @@ fn options(args: RunArgs, clock: Arc<Clock>) -> Options {
 fn logs(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = logs.with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Json => logs.json().init(),
         LogFormat::Text => logs.init(),

@@ -105,6 +105,11 @@ impl Shell {
         let _ = self.wake.unbounded_send(backfill);
     }
 
+    /// Asks for every backfill to be looked at that has not ended.
+    pub fn look_at_open(&self) {
+        self.caches.open.all().iter().for_each(|open| self.look_at(open.backfill.clone()));
+    }
+
     /// Wakes the first in the queue of a feature set.
     pub fn wake_head(&self, namespace: &str, feature_set: &str) {
         let open = self.caches.open.of(&queue(namespace, feature_set));

@@ -1,6 +1,6 @@
 //! The process: leadership, watches, controllers, and their end.
 
-use crate::caches::{self, Caches, ClusterCaches, Scope, Written, events, events_of_ours, follow};
+use crate::caches::{self, Caches, Changed, ClusterCaches, Scope, Written, changed_objects, events, events_of_ours, follow};
 use crate::clock::Clock;
 use crate::index::Index;
 use crate::reconcile::{again, reconcile};
@@ -151,7 +151,7 @@ fn cluster_caches(client: &Client, options: &Options, probes: &Probes, tasks: &m
     tasks.spawn(follow(
         stream,
         move |event| templates_writer.apply_watcher_event(event),
-        move |_: &ClusterTemplate| {
+        move |_: Changed<'_, ClusterTemplate>| {
             // Without a receiver the operator is shutting down.
             let _ = changed.send(());
         },
@@ -217,20 +217,24 @@ fn watch_scope(
     tasks.spawn(follow(
         sets,
         move |event| feature_sets_writer.apply_watcher_event(event),
-        move |set: &FeatureSet| feature_set_changed(&on_set, set, &judge),
+        move |set| feature_sets_changed(&on_set, set, &judge),
     ));
     let of_stores = events_of_ours(scope.api(client), health(), unread(), caches::prune);
     let on_store = Arc::clone(&shell);
     tasks.spawn(follow(
         of_stores,
         move |event| stores_writer.apply_watcher_event(event),
-        move |store: &FeatureStore| store_changed(&on_store, store, &judge_of_store),
+        move |store| stores_changed(&on_store, store, &judge_of_store),
     ));
     let of_jobs = events::<Job>(scope.api(client), caches::of_ours(), health(), caches::prune_job);
     let of_pods = events::<Pod>(scope.api(client), caches::of_ours(), health(), caches::prune_pod);
     let (on_job, on_pod) = (Arc::clone(&shell), Arc::clone(&shell));
-    tasks.spawn(async move { follow(of_jobs, |event| on_job.caches.jobs.apply(event), |job| child_changed(&on_job, job)).await });
-    tasks.spawn(async move { follow(of_pods, |event| on_pod.caches.pods.apply(event), |pod| child_changed(&on_pod, pod)).await });
+    tasks.spawn(
+        async move { follow(of_jobs, |event| on_job.caches.jobs.apply(event), |job| children_changed(&on_job, job)).await },
+    );
+    tasks.spawn(
+        async move { follow(of_pods, |event| on_pod.caches.pods.apply(event), |pod| children_changed(&on_pod, pod)).await },
+    );
     let of_backfills = events_of_ours(scope.api(client), health(), unread(), caches::prune_backfill);
     let controller = controller(&shell, of_backfills, backfills_writer, woken);
     (shell, controller, to_judge)
@@ -258,10 +262,15 @@ fn controller(
                 after.metrics.remember(&after.caches.backfills.state());
             }
         });
-    Controller::for_stream(kept.touched_objects(), shell.caches.backfills.clone()).reconcile_on(woken)
+    Controller::for_stream(changed_objects(kept, shell.caches.backfills.clone()), shell.caches.backfills.clone())
+        .reconcile_on(woken)
 }
 
-fn feature_set_changed(shell: &Shell, set: &FeatureSet, judge: &Judge) {
+fn feature_sets_changed(shell: &Shell, changed: Changed<'_, FeatureSet>, judge: &Judge) {
+    let Changed::One(set) = changed else {
+        shell.look_at_open();
+        return judge_all(shell, judge);
+    };
     let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
     let status = set.status.as_ref();
     match status.and_then(|status| status.active.as_ref()) {
@@ -275,7 +284,20 @@ fn feature_set_changed(shell: &Shell, set: &FeatureSet, judge: &Judge) {
     }
 }
 
-fn store_changed(shell: &Shell, store: &FeatureStore, judge: &Judge) {
+/// What was judged depends on the stores that there are.
+fn judge_all(shell: &Shell, judge: &Judge) {
+    for set in shell.caches.feature_sets.state() {
+        // Without a receiver the operator is shutting down.
+        let _ = judge.send((set.namespace().unwrap_or_default(), set.name_any()));
+    }
+}
+
+fn stores_changed(shell: &Shell, changed: Changed<'_, FeatureStore>, judge: &Judge) {
+    let Changed::One(store) = changed else {
+        shell.caches.stores.state().into_iter().for_each(|store| shell.wake_waiters(store));
+        shell.wake_refused(None);
+        return judge_all(shell, judge);
+    };
     shell.wake_waiters(Arc::new(store.clone()));
     let seen = store.status.as_ref().and_then(|status| status.observed_generation);
     let is_gone = shell.caches.stores.get(&ObjectRef::from_obj(store)).is_none();
@@ -291,7 +313,8 @@ fn store_changed(shell: &Shell, store: &FeatureStore, judge: &Judge) {
     }
 }
 
-fn child_changed<K: Resource>(shell: &Shell, child: &K) {
+fn children_changed<K: Resource>(shell: &Shell, changed: Changed<'_, K>) {
+    let Changed::One(child) = changed else { return shell.look_at_open() };
     let meta = child.meta();
     let name = meta.labels.as_ref().and_then(|labels| labels.get(label::BACKFILL));
     if let (Some(name), Some(namespace)) = (name, &meta.namespace) {
