@@ -6,7 +6,7 @@ use crate::kubectl::{self, Output};
 use crate::namespace::Namespace;
 use crate::node::{self, Network, Nodes, Plane};
 use crate::process::{Folder, Process};
-use crate::{tools, wait};
+use crate::{port, tools, wait};
 use anyhow::{Context, Result, ensure};
 use backfill_core::api::crds;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -17,7 +17,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::conditions::is_crd_established;
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -261,7 +261,7 @@ impl Place {
             ]),
         }
         flags.extend_from_slice(&options.server_flags);
-        let port = TcpListener::bind((address, 0))?.local_addr()?.port();
+        let port = port::free(address)?;
         let node_tokens = (0..options.nodes).map(|_| uuid::Uuid::new_v4().to_string()).collect();
         Ok(Self { address, port, names, node_tokens, flags })
     }

@@ -15,6 +15,7 @@ pub mod kubelet;
 mod namespace;
 pub mod node;
 mod operator;
+mod port;
 mod process;
 pub mod programs;
 pub mod proxy;

@@ -2,8 +2,7 @@
 
 use crate::process::{Folder, Process};
 use crate::programs;
-use anyhow::Result;
-use std::net::TcpListener;
+use anyhow::{Context, Result};
 use std::path::Path;
 
 /// How an operator is run.
@@ -22,7 +21,6 @@ pub struct OperatorOptions {
 /// A running operator. It is killed on drop.
 pub struct Operator {
     process: Process,
-    address: String,
     folder: Folder,
 }
 
@@ -30,10 +28,10 @@ impl Operator {
     /// Starts the program that was built beside this test.
     pub fn start(kubeconfig: &Path, options: &OperatorOptions) -> Result<Self> {
         let folder = Folder::create()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let address = format!("127.0.0.1:{port}");
         let mut arguments: Vec<String> =
-            ["run", "--worker-image", "worker:test", "--log-format", "text", "--listen", &address].map(str::to_owned).to_vec();
+            ["run", "--worker-image", "worker:test", "--log-format", "text", "--listen", "127.0.0.1:0"]
+                .map(str::to_owned)
+                .to_vec();
         match &options.lease_namespace {
             Some(namespace) => arguments.extend(["--lease-namespace".to_owned(), namespace.clone()]),
             None => arguments.push("--no-leader-election".to_owned()),
@@ -51,7 +49,7 @@ impl Operator {
             &environment,
             folder.path(),
         )?;
-        Ok(Self { process, address, folder })
+        Ok(Self { process, folder })
     }
 
     /// The process id.
@@ -77,10 +75,18 @@ impl Operator {
     /// Answers of its probes and metrics: status line and body.
     pub async fn get(&self, path: &str) -> Result<String> {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut connection = tokio::net::TcpStream::connect(&self.address).await?;
+        let mut connection = tokio::net::TcpStream::connect(self.address()?).await?;
         connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await?;
         Ok(answer)
+    }
+
+    /// Where it serves them: on a port that the kernel chose, as it says in its log.
+    fn address(&self) -> Result<String> {
+        let log = self.log();
+        let said = log.lines().find_map(|line| line.split_once("serves probes and metrics address="));
+        let address = said.and_then(|(_, rest)| rest.split_whitespace().next()).context("the operator does not listen yet")?;
+        Ok(address.to_owned())
     }
 }

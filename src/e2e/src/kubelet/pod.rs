@@ -31,9 +31,10 @@ pub async fn play(stage: Arc<Stage>, mut pods: watch::Receiver<Arc<Pod>>) {
         let pod = pods.borrow_and_update().clone();
         let again = match player.proceed(&pod).await {
             Ok(again) => again,
-            Err(error) if is_overtaken(&error) => None,
             Err(error) => {
-                eprintln!("the played kubelet cannot play {}: {error:#}", player.name);
+                if !is_overtaken(&error) {
+                    eprintln!("the played kubelet cannot play {}: {error:#}", player.name);
+                }
                 Some(Instant::now() + RETRY)
             }
         };
@@ -52,7 +53,7 @@ pub async fn play(stage: Arc<Stage>, mut pods: watch::Receiver<Arc<Pod>>) {
     player.close();
 }
 
-/// Whether the pod is gone or another one has its name: the watch will tell.
+/// Whether the pod is gone, another one has its name, or somebody else wrote at the same time.
 fn is_overtaken(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404 || status.code == 409)
 }

@@ -13,9 +13,15 @@ mod world;
 
 use anyhow::Result;
 
-/// All of them, or the one that `FAULT` names.
+/// All of them, or the one that `FAULT` names, as often as `TIMES` says: what is rare shows itself under load.
 #[test]
 fn whatever_fails_the_end_is_the_same() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(runs::all(std::env::var("FAULT").ok().as_deref()))
+    let times = std::env::var("TIMES").map_or(Ok(1), |times| times.parse())?;
+    runtime.block_on(async {
+        match std::env::var("FAULT") {
+            Ok(fault) => runs::of(fault.parse()?, times).await,
+            Err(_) => runs::all().await,
+        }
+    })
 }

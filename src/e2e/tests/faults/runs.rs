@@ -4,7 +4,7 @@ use crate::fault::{self, Fault, Workload};
 use crate::oracle::End;
 use crate::workload::play;
 use crate::world::{Shared, World};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, stream};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -28,22 +28,25 @@ struct Outcome {
     result: Result<()>,
 }
 
-/// Every fault, or the one that is asked for.
-pub async fn all(only: Option<&str>) -> Result<()> {
-    let only: Option<Fault> = only.map(str::parse).transpose()?;
+/// Every fault.
+pub async fn all() -> Result<()> {
+    run_all(&Workload::ALL, |writes| fault::all(writes)).await
+}
+
+/// One fault, several times.
+pub async fn of(fault: Fault, times: usize) -> Result<()> {
+    run_all(&[fault.workload], |_| vec![fault; times]).await
+}
+
+async fn run_all(workloads: &[Workload], faults: impl FnOnce(&dyn Fn(Workload) -> usize) -> Vec<Fault>) -> Result<()> {
     let began = Instant::now();
     let shared = Arc::new(Shared::start().await?);
     let mut references = HashMap::new();
-    for workload in Workload::ALL {
-        if only.is_none_or(|only| only.workload == workload) {
-            references
-                .insert(workload, reference(&shared, workload).await.with_context(|| format!("{workload:?} without faults"))?);
-        }
+    for workload in workloads {
+        let made = reference(&shared, *workload).await.with_context(|| format!("{workload:?} without faults"))?;
+        references.insert(*workload, made);
     }
-    let faults = match only {
-        Some(only) => vec![only],
-        None => fault::all(|workload| references[&workload].writes.len()),
-    };
+    let faults = faults(&|workload| references[&workload].writes.len());
     let references = Arc::new(references);
     let runs = faults.into_iter().map(|fault| {
         let (shared, references) = (Arc::clone(&shared), Arc::clone(&references));
@@ -69,10 +72,7 @@ fn summary(all: &[Outcome], took: Duration) -> Result<()> {
     for outcome in all {
         *counts.entry(outcome.fault.what.word()).or_default() += 1;
     }
-    let why = |run: &Outcome| {
-        let error = format!("{:#}", run.result.as_ref().err()?);
-        Some(format!("{}: {}", run.fault, error.lines().next().unwrap_or_default()))
-    };
+    let why = |run: &Outcome| Some(format!("{}: {:#}", run.fault, run.result.as_ref().err()?));
     let failed: Vec<String> = all.iter().filter_map(why).collect();
     let missed: Vec<String> = all.iter().filter(|run| !run.fired).map(|run| run.fault.to_string()).collect();
     let slowest =
@@ -82,7 +82,9 @@ fn summary(all: &[Outcome], took: Duration) -> Result<()> {
         "{} runs in {took:?}, {verdict}; by fault: {counts:?}; slowest: {slowest}; without their fault: {missed:?}\n",
         all.len()
     ));
-    ensure!(failed.is_empty(), "{} of {} runs failed:\n{}", failed.len(), all.len(), failed.join("\n"));
+    if let Some(first) = failed.first() {
+        bail!("{} of {} runs failed, the first of them:\n{first}", failed.len(), all.len());
+    }
     // A write that is not always made is a fault that does not always happen.
     ensure!(missed.len() * 10 <= all.len(), "{} of {} faults did not happen: {missed:?}", missed.len(), all.len());
     Ok(())
@@ -112,7 +114,10 @@ async fn run(shared: Arc<Shared>, fault: Fault, reference: &Reference) -> Outcom
             let result = result.await;
             let result = match result {
                 Ok(()) => Ok(()),
-                Err(error) => Err(anyhow::anyhow!("{error:#}\nwrites: {:#?}\n{}", world.writes(), world.logs().await)),
+                Err(error) => {
+                    let (children, logs) = (world.children().await, world.logs().await);
+                    Err(anyhow::anyhow!("{error:#}\nwrites: {:#?}\n{children}\n{logs}", world.writes()))
+                }
             };
             (world.fired(), result)
         }
@@ -125,7 +130,7 @@ async fn run(shared: Arc<Shared>, fault: Fault, reference: &Reference) -> Outcom
 async fn follow(world: &World, workload: Workload) -> Result<End> {
     tokio::select! {
         end = async { play(workload, world).await?; End::of(world, workload).await } => end,
-        kept = world.keep() => { kept?; anyhow::bail!("the operators are kept until the end") }
+        kept = world.keep() => { kept?; bail!("the operators are kept until the end") }
     }
 }
 

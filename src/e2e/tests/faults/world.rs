@@ -10,6 +10,7 @@ use backfill_e2e::kubelet::{Rule, Run};
 use backfill_e2e::{
     Act, Cluster, Kubelet, Namespace, Operator, OperatorOptions, Proxy, Who, eventually, in_phase, manifest, until,
 };
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
@@ -22,6 +23,9 @@ use tokio::sync::{Mutex, Notify};
 
 /// Nothing more is expected of an operator that has written nothing for so long.
 const QUIET: Duration = Duration::from_millis(300);
+
+/// How often it is looked whether an operator has ended by itself.
+const PACE: Duration = Duration::from_millis(500);
 
 /// What all runs share.
 pub struct Shared {
@@ -45,23 +49,37 @@ impl Shared {
 #[derive(Default)]
 pub struct Fleet {
     start: OnceLock<(PathBuf, OperatorOptions)>,
-    operators: Mutex<Vec<Operator>>,
+    operators: Mutex<Operators>,
     crashed: Notify,
+}
+
+#[derive(Default)]
+struct Operators {
+    killed: Vec<Operator>,
+    at_work: Option<Operator>,
 }
 
 impl Fleet {
     /// Kills the operator.
     pub async fn crash(&self) {
-        self.operators.lock().await.iter_mut().for_each(Operator::kill);
+        let mut operators = self.operators.lock().await;
+        if let Some(mut operator) = operators.at_work.take() {
+            operator.kill();
+            operators.killed.push(operator);
+        }
         self.crashed.notify_one();
     }
 
-    /// Starts an operator, and the next one whenever one was killed.
+    /// Starts an operator, and the next one whenever one was killed. Fails when one ends by itself that has no lease to lose.
     async fn keep(&self) -> Result<()> {
         let (kubeconfig, options) = self.start.get().context("it is known how")?;
         loop {
-            self.operators.lock().await.push(Operator::start(kubeconfig, options)?);
-            self.crashed.notified().await;
+            self.operators.lock().await.at_work = Some(Operator::start(kubeconfig, options)?);
+            while tokio::time::timeout(PACE, self.crashed.notified()).await.is_err() {
+                if let (None, Some(operator)) = (&options.lease_namespace, &mut self.operators.lock().await.at_work) {
+                    operator.check()?;
+                }
+            }
         }
     }
 
@@ -69,13 +87,13 @@ impl Fleet {
     async fn logs(&self) -> String {
         let operators = self.operators.lock().await;
         let end = |log: String| log.lines().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
-        operators.iter().map(|operator| end(operator.log())).collect::<Vec<_>>().join("\n--- the next operator\n")
+        let all = operators.killed.iter().chain(&operators.at_work);
+        all.map(|operator| end(operator.log())).collect::<Vec<_>>().join("\n--- the next operator\n")
     }
 
-    /// Whether the newest operator's answer contains this.
+    /// Whether the operator at work answers with something that contains this.
     async fn says(&self, path: &str, what: &str) -> bool {
-        let operators = self.operators.lock().await;
-        match operators.last() {
+        match &self.operators.lock().await.at_work {
             Some(operator) => operator.get(path).await.is_ok_and(|answer| answer.contains(what)),
             None => false,
         }
@@ -195,6 +213,17 @@ impl World {
 
     pub fn fired(&self) -> bool {
         self.sides.iter().any(|side| side.meddler.fired())
+    }
+
+    /// The Jobs and pods as they are, for whoever looks for what went wrong.
+    pub async fn children(&self) -> String {
+        let (jobs, pods) = (self.namespace.api::<Job>(), self.namespace.api::<Pod>());
+        let found = async {
+            let jobs = jobs.list(&Default::default()).await?.items.into_iter().map(|job| json!([job.metadata.name, job.status]));
+            let pods = pods.list(&Default::default()).await?.items.into_iter().map(|pod| json!([pod.metadata.name, pod.status]));
+            anyhow::Ok(jobs.chain(pods).map(|child| child.to_string()).collect::<Vec<_>>().join("\n"))
+        };
+        found.await.unwrap_or_else(|error| error.to_string())
     }
 
     pub async fn logs(&self) -> String {

@@ -1,7 +1,8 @@
 //! A Redis Cluster of three primaries.
 
-use super::redis_server::{RedisServer, free_port};
+use super::redis_server::RedisServer;
 use super::stores::{SECOND, key, row, view};
+use crate::support::free_port;
 use backfill_core::condition::Reason;
 use backfill_core::feast;
 use backfill_core::online::Bounds;

@@ -1,13 +1,8 @@
 //! A Redis server of the test's own, on a free port of the loopback interface.
 
-use std::net::TcpListener;
+use crate::support::free_port;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// A port of the loopback interface that nobody uses now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
-}
 
 /// A server that ends with the value.
 pub struct RedisServer {

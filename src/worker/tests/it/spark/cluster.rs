@@ -1,8 +1,7 @@
 //! Spark in several processes, as in the pods of a Job: the first drives, the others compute.
 
-use crate::support::{Ended, World};
+use crate::support::{Ended, World, free_port};
 use serde_json::{Value, json};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -18,7 +17,7 @@ impl Cluster {
     pub fn start(workers: u32) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("secret"), "0123456789abcdef0123456789abcdef0123").expect("a secret");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let port = free_port();
         let mut cluster = Self { folder, port, workers: vec![] };
         let order = cluster.order(workers + 1);
         for index in 1..=workers {

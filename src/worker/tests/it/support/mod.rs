@@ -3,6 +3,7 @@
 
 mod ended;
 mod online;
+mod port;
 mod python;
 mod rides;
 mod stores;
@@ -11,6 +12,7 @@ mod world;
 
 pub use ended::Ended;
 pub use online::key;
+pub use port::free_port;
 pub use python::python;
 pub use rides::{Ride, at, ride, rides_batch, rides_with, three};
 pub(crate) use stores::on_both_stores;
