@@ -288,8 +288,8 @@ impl<'a> Situation<'a> {
             return Ok(());
         }
         let message = format!(
-            "cluster template \"{}\" asks for engine Spark, which this operator was not given an image for (--spark-image); choose \
-             one of DataFusion",
+            "cluster template \"{}\" asks for engine Spark, which this operator has no image for; install it with spark.enabled=true \
+             (--spark-image), or choose a template of DataFusion",
             template.name
         );
         Err(Rejection { reason: Reason::InvalidStore, message })

@@ -3,7 +3,9 @@
 use backfill_core::contract::Progress;
 use backfill_core::plan::manifest::PROGRESS_PORT;
 use backfill_core::plan::phase;
+use backfill_core::plan::run::label;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,14 +16,15 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// No answer is longer.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 
-/// Asks the first pod that runs.
+/// Asks the pod that leads the others, if it runs.
 pub async fn of(pods: &[Pod]) -> Option<Progress> {
     let address = address(pods)?;
     tokio::time::timeout(PATIENCE, ask(&address)).await.ok()?.ok()
 }
 
 fn address(pods: &[Pod]) -> Option<String> {
-    pods.iter().filter(|pod| phase(pod) == "Running").find_map(|pod| pod.status.as_ref()?.pod_ip.clone())
+    let leads = |pod: &&Pod| pod.labels().get(label::INDEX).is_none_or(|index| index == "0");
+    pods.iter().filter(|pod| phase(pod) == "Running").find(leads)?.status.as_ref()?.pod_ip.clone()
 }
 
 async fn ask(address: &str) -> std::io::Result<Progress> {
