@@ -1,6 +1,6 @@
-//! What other tools got wrong, each with both online stores.
+//! What other tools got wrong, each with both online stores and both engines.
 
-use crate::support::{Ride, World, at, on_both_stores, ride};
+use crate::support::{Ride, World, at, on_both_stores, on_both_stores_and_by_spark, ride};
 use serde_json::json;
 
 fn seconds(time: &str) -> i64 {
@@ -29,7 +29,7 @@ fn filled(world: &World) -> Vec<Ride> {
     three_months()
 }
 
-on_both_stores! {
+on_both_stores_and_by_spark! {
     async fn a_corrected_value_at_the_same_event_time_changes_the_online_row(world) {
         let mut rides = filled(&world);
         world.ingest_into("parcels", 3, at("2024-05-12"), 77);

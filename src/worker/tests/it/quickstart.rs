@@ -1,6 +1,6 @@
 //! The quickstart's real data: what we compute is what an independent engine computes, and nothing else changes.
 
-use crate::support::{Ended, at, python, quickstart, quickstart_part};
+use crate::support::{Ended, at, python, quickstart, quickstart_by, quickstart_part};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -185,4 +185,15 @@ fn a_real_feast_client_reads_what_we_wrote(state: &Path, rows: &[Value]) {
             assert_eq!(found[name], row[name], "{row}");
         }
     }
+}
+
+#[test]
+fn a_month_of_flights_by_spark_is_what_duckdb_computes() {
+    let state = state();
+    let state = state.path();
+    let ended = quickstart_by("Spark", state, &["00-store", "01-carrier-delays", "20-february-other-transformation"]);
+    let february = ended[0].succeeded();
+    assert_eq!((february.offline("windows"), february.offline("rowsWritten")), (28, 416));
+    let expected = duckdb(state, "20-february-other-transformation.yaml", "flights.parquet", "2013-02-01", "2013-03-01");
+    assert_eq!(rows(state, february.offline("versionAfter")), expected, "row for row and bit for bit");
 }

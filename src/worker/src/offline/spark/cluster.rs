@@ -69,6 +69,7 @@ impl Daemon {
         let mut command = Command::new(&installed.python);
         command.arg(&installed.daemon).arg(class).args(arguments).arg("--properties-file").arg(&file);
         command.env("SPARK_DAEMON_MEMORY", format!("{DAEMON_MIB}m")).env("SPARK_LOCAL_DIRS", scratch);
+        command.env("SPARK_DAEMON_JAVA_OPTS", format!("-Djava.io.tmpdir=\"{}\"", scratch.display()));
         // What it shows in a browser cannot be switched off: it listens where nobody else is.
         command.env("SPARK_LOCAL_IP", "127.0.0.1").env("LC_ALL", "C.UTF-8").env("TMPDIR", scratch);
         // Not killed on drop: then Python could not end Java. It does so when its input ends.

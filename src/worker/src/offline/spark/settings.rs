@@ -105,6 +105,8 @@ pub fn properties(role: &Role, size: &Size, conf: &Properties, places: &Places) 
     let scratch = places.scratch.display();
     set("spark.local.dir", scratch.to_string());
     set("spark.sql.warehouse.dir", format!("{scratch}/warehouse"));
+    // Where S3's blocks wait until they are sent. Executors make the same folder on their own scratch.
+    set("spark.hadoop.hadoop.tmp.dir", format!("{scratch}/hadoop"));
     if let Some(jars) = &places.jars {
         set("spark.driver.extraClassPath", format!("{}/*", jars.display()));
         set("spark.executor.extraClassPath", format!("{}/*", jars.display()));
@@ -112,7 +114,8 @@ pub fn properties(role: &Role, size: &Size, conf: &Properties, places: &Places) 
     // Zones and encodings of the machine must not reach the rows.
     let java = "-Duser.timezone=UTC -Dfile.encoding=UTF-8 -XX:+ExitOnOutOfMemoryError";
     set("spark.driver.extraJavaOptions", format!("{java} -Djava.io.tmpdir=\"{scratch}\""));
-    set("spark.executor.extraJavaOptions", java.to_owned());
+    // Its working directory is on the scratch of its own pod.
+    set("spark.executor.extraJavaOptions", format!("{java} -Djava.io.tmpdir=."));
     match role {
         Role::Alone => {
             set("spark.driver.memory", mib(driver_heap_bytes(size)));

@@ -117,8 +117,8 @@ fn spark_in_one_process_stages_what_data_fusion_does() {
 
 #[test]
 fn spark_with_two_executors_stages_what_data_fusion_does() {
-    // All of them take minutes: `make test-spark`.
-    let most = if std::env::var_os("BACKFILL_SPARK_ALL").is_some() { usize::MAX } else { 2 };
+    // All of them take minutes: `make test-long`.
+    let most = if std::env::var_os("BACKFILL_LONG").is_some() { usize::MAX } else { 2 };
     let cases: Vec<Case> = cases::groups().into_iter().flat_map(|group| group.into_iter().take(most)).collect();
     let cluster = Cluster::start(2);
     let found = differences(&cases, ours(), &compute(&cases, Some(cluster.template()), Some(&cluster)));

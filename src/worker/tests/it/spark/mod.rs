@@ -14,7 +14,7 @@ use std::process::Command;
 const APP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/spark/stage.py");
 
 /// A template whose backfills are computed by Spark in one pod.
-fn alone() -> Value {
+pub fn alone() -> Value {
     json!({ "engine": "Spark", "cores": 2, "memory": "2Gi", "scratch": "1Gi" })
 }
 

@@ -15,6 +15,6 @@ pub use online::key;
 pub use port::free_port;
 pub use python::python;
 pub use rides::{Ride, at, ride, rides_batch, rides_with, three};
-pub(crate) use stores::on_both_stores;
+pub(crate) use stores::{on_both_stores, on_both_stores_and_by_spark};
 pub use table::{Data, add, create_table, parquet_bytes, plain_schema, rides_of_table};
-pub use world::{Kind, World, filled, object, quickstart, quickstart_part};
+pub use world::{Kind, World, filled, object, quickstart, quickstart_by, quickstart_part};

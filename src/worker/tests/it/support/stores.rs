@@ -19,4 +19,19 @@ macro_rules! on_both_stores {
     };
 }
 
-pub(crate) use on_both_stores;
+/// The same, and once more with rows that Spark computes.
+macro_rules! on_both_stores_and_by_spark {
+    ($($(#[$doc:meta])* async fn $name:ident($world:ident) $body:block)+) => {
+        on_both_stores! { $($(#[$doc])* async fn $name($world) $body)+ }
+        mod by_spark {
+            $(#[tokio::test]
+            async fn $name() {
+                let mut world = crate::support::World::on(crate::support::Kind::Redis);
+                world.template = crate::spark::alone();
+                super::$name(world).await;
+            })+
+        }
+    };
+}
+
+pub(crate) use {on_both_stores, on_both_stores_and_by_spark};

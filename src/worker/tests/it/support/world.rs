@@ -76,8 +76,7 @@ impl World {
             "offline": { "partitionBy": "None" },
         });
         let feature_set = object("FeatureSet", "rides", feature_set);
-        let template = json!({ "engine": "DataFusion", "cores": 2, "memory": "512Mi", "scratch": "1Gi" });
-        Self { folder, runs: Cell::new(0), server, store, template, feature_set, others: vec![] }
+        Self { folder, runs: Cell::new(0), server, store, template: small(), feature_set, others: vec![] }
     }
 
     /// The same namespace with a copy of everything in its folders. Not for Redis, whose data lies elsewhere.
@@ -129,11 +128,12 @@ impl World {
         runs.remove(0)
     }
 
-    /// Fills the table and the online store by a reset.
+    /// Fills the table and the online store by a reset, whichever template is set.
     #[track_caller]
     pub fn fill(&self, rides: &[Ride], start: &str, stop: &str) {
         self.source(rides);
-        self.backfill("fill", json!({ "reset": true, "startTime": start, "stopTime": stop })).succeeded();
+        let reset = json!({ "reset": true, "startTime": start, "stopTime": stop });
+        self.run(&mut self.commands_with(&small(), &[("fill", reset)]))[0].succeeded();
     }
 
     /// What runs a backfill of the feature set.
@@ -151,7 +151,11 @@ impl World {
 
     /// What runs several backfills of one feature set or of several in one process.
     pub fn commands(&self, backfills: &[(&str, Value)]) -> Command {
-        let mut template = object("ClusterTemplate", "small", self.template.clone());
+        self.commands_with(&self.template, backfills)
+    }
+
+    fn commands_with(&self, template: &Value, backfills: &[(&str, Value)]) -> Command {
+        let mut template = object("ClusterTemplate", "small", template.clone());
         template["metadata"].as_object_mut().expect("metadata").remove("namespace");
         let mut objects = vec![self.store.clone(), template, self.feature_set.clone()];
         objects.extend(self.others.iter().cloned());
@@ -174,6 +178,11 @@ impl World {
     pub fn run(&self, command: &mut Command) -> Vec<Ended> {
         run(command)
     }
+}
+
+/// The template that backfills use unless a test says otherwise.
+fn small() -> Value {
+    json!({ "engine": "DataFusion", "cores": 2, "memory": "512Mi", "scratch": "1Gi" })
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -227,10 +236,18 @@ pub fn quickstart(state: &Path) -> Vec<Ended> {
 /// Runs the backfills of some manifests of the quickstart.
 #[track_caller]
 pub fn quickstart_part(state: &Path, names: &[&str]) -> Vec<Ended> {
+    quickstart_by("DataFusion", state, names)
+}
+
+/// The same by another engine.
+#[track_caller]
+pub fn quickstart_by(engine: &str, state: &Path, names: &[&str]) -> Vec<Ended> {
     let folder = tempfile::tempdir().expect("a folder");
     for name in names {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../deploy/examples/quickstart/{name}.yaml"));
-        std::fs::copy(manifest, folder.path().join(format!("{name}.yaml"))).expect("copied");
+        let manifest = std::fs::read_to_string(manifest).expect("a manifest");
+        let manifest = manifest.replace("engine: DataFusion", &format!("engine: {engine}"));
+        std::fs::write(folder.path().join(format!("{name}.yaml")), manifest).expect("written");
     }
     run(&mut local(folder.path(), state))
 }
