@@ -23,18 +23,23 @@ BENCH_REQUIREMENTS := benches/requirements.txt
 SPARK_REQUIREMENTS := src/worker/spark/requirements.txt
 SPARK_POM := src/worker/spark/pom.xml
 ZIG_REQUIREMENTS := deploy/krew/requirements.txt
+SBOM_REQUIREMENTS := deploy/images/requirements.txt
 TEST_VENV := $(call venv,$(TEST_REQUIREMENTS))
 BROWSER_VENV := $(call venv,$(BROWSER_REQUIREMENTS))
 DATA_VENV := $(call venv,$(DATA_REQUIREMENTS))
 BENCH_VENV := $(call venv,$(BENCH_REQUIREMENTS))
 SPARK_VENV := $(call venv,$(SPARK_REQUIREMENTS))
 ZIG_VENV := $(call venv,$(ZIG_REQUIREMENTS))
+SBOM_VENV := $(call venv,$(SBOM_REQUIREMENTS))
 # The jars that Spark does not bring, and a library that its own loader mistakes for another's where musl is installed beside glibc.
 SPARK_JARS := $(CACHE)/spark-jars-$(shell cksum < $(SPARK_POM) | cut -d ' ' -f 1)
 SPARK_NATIVE := $(SPARK_VENV)/native
 SPARK := $(SPARK_VENV)/ready $(SPARK_JARS) $(SPARK_NATIVE)
 SPARK_ENV = BACKFILL_SPARK_PYTHON=$(SPARK_VENV)/bin/python BACKFILL_SPARK_JARS=$(SPARK_JARS) \
   JAVA_TOOL_OPTIONS='-XX:TieredStopAtLevel=1 -Dorg.xerial.snappy.lib.path=$(SPARK_NATIVE) -Dorg.xerial.snappy.lib.name=libsnappyjava.so'
+
+BENCH_OFFLINE = $(BENCH_VENV)/bin/python benches/run.py --worker $(CARGO_TARGET_DIR)/release/backfill-worker --data $(CACHE)/bench \
+  --spark-python $(SPARK_VENV)/bin/python --spark-jars $(SPARK_JARS)
 
 # Static: runs on every distribution.
 CLI_TARGET ?= x86_64-unknown-linux-musl
@@ -76,19 +81,24 @@ quickstart: compiler ## Fills two feature sets from real data, corrects a part o
 	cargo run --package backfill-worker -- local -f $(QUICKSTART) --state $(STATE)
 
 .PHONY: test
-test: compiler redis faketime java chromium nodes-if-possible $(TEST_VENV)/ready $(BROWSER_VENV)/ready $(SPARK) ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
+test: compiler redis faketime java chromium nodes-if-possible $(TEST_VENV)/ready $(BROWSER_VENV)/ready $(SBOM_VENV)/ready $(SPARK) ## Runs all tests; as root on Debian it installs what they need. The test cluster needs Go.
 	src/e2e/tools/build
 	$(SPARK_ENV) BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python cargo test $(DATA_PLANE) --features backfill-worker/failpoints
 	cargo build $(CONTROL_PLANE)
 	@rm -f $(SKIPPED)
-	BACKFILL_BROWSER_PYTHON=$(BROWSER_VENV)/bin/python BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python BACKFILL_SKIPPED=$(SKIPPED) \
-	  cargo test $(CONTROL_PLANE) -- --test-threads=8
-	@if [ -s $(SKIPPED) ]; then echo "These tests cannot run here:"; sort $(SKIPPED); fi
+	$(SPARK_ENV) BACKFILL_BROWSER_PYTHON=$(BROWSER_VENV)/bin/python BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python \
+	  BACKFILL_SBOM_PYTHON=$(SBOM_VENV)/bin/python BACKFILL_SKIPPED=$(SKIPPED) cargo test $(CONTROL_PLANE) -- --test-threads=8
+	@if [ -s $(SKIPPED) ]; then echo "These tests did not run:"; sort $(SKIPPED); fi
 
-.PHONY: test-spark
-test-spark: compiler redis java $(TEST_VENV)/ready $(SPARK) ## Runs what takes too long for every change: all cases of conformance with two executors of Spark.
-	$(SPARK_ENV) BACKFILL_SPARK_ALL=1 BACKFILL_TEST_PYTHON=$(TEST_VENV)/bin/python \
-	  cargo test --package backfill-worker --features failpoints --test it -- spark::
+.PHONY: test-long
+test-long: export BACKFILL_LONG = 1
+test-long: export BACKFILL_TEST_PYTHON = $(TEST_VENV)/bin/python
+test-long: compiler redis java nodes $(TEST_VENV)/ready $(SPARK) ## Runs tests that take minutes: all cases with two executors of Spark, Spark in several pods.
+	src/e2e/tools/build
+	cargo build $(DATA_PLANE)
+	cargo build $(CONTROL_PLANE)
+	$(SPARK_ENV) cargo test --package backfill-e2e --test real -- --test-threads=1 spark:: volume:: trouble::a_template
+	$(SPARK_ENV) cargo test --package backfill-worker --features failpoints --test it -- spark::
 
 .PHONY: lint
 lint: compiler ## Checks format, lints, and that the core depends on no client, runtime or data crate.
@@ -137,19 +147,25 @@ images: export RUSTFLAGS = $(IMAGE_FLAGS)
 images: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 images: export REVISION ?= $(shell git rev-parse HEAD)
 images: export VERSION := $(VERSION)
-images: compiler ## Builds release images, static and reproducible, and their bills of materials: dist/images/. Takes half an hour.
+images: compiler java $(SPARK) $(SBOM_VENV)/ready ## Builds release images, static and reproducible, and their bills of materials: dist/images/. Takes half an hour.
 	$(call require,command -v buildah && test -e /etc/ssl/certs/ca-certificates.crt,buildah ca-certificates)
 	rustup target add $(IMAGE_TARGET)
 	cargo build --release --target $(IMAGE_TARGET) --package backfill-operator --package backfill-cli
 	@# Functions that were compiled to the same code are linked once.
 	cargo rustc --release --target $(IMAGE_TARGET) --package backfill-worker --bin backfill-worker -- -C link-arg=-Wl,--icf=all
-	mkdir -p dist/images && rm -f dist/images/*
+	mkdir -p dist/images && rm -rf dist/images/*
 	deploy/images/build deploy/images/operator/Containerfile backfill-operator:$(VERSION) oci-archive:dist/images/backfill-operator.tar \
 	  $(addprefix $(CARGO_TARGET_DIR)/$(IMAGE_TARGET)/release/,backfill-operator kubectl-features)
 	deploy/images/build deploy/images/worker/Containerfile backfill-worker:$(VERSION) oci-archive:dist/images/backfill-worker.tar \
 	  $(CARGO_TARGET_DIR)/$(IMAGE_TARGET)/release/backfill-worker
+	ROOT=dist/images/worker-spark $(SPARK_ENV) deploy/images/build deploy/images/worker-spark/Containerfile backfill-worker-spark:$(VERSION) \
+	  oci-archive:dist/images/backfill-worker-spark.tar $(CARGO_TARGET_DIR)/$(IMAGE_TARGET)/release/backfill-worker
 	deploy/images/sbom backfill-operator $(IMAGE_TARGET) dist/images/backfill-operator.cdx.json backfill-operator backfill-cli
 	deploy/images/sbom backfill-worker $(IMAGE_TARGET) dist/images/backfill-worker.cdx.json backfill-worker
+	ROOT=dist/images/worker-spark deploy/images/sbom backfill-worker-spark $(IMAGE_TARGET) dist/images/backfill-worker-spark.cdx.json \
+	  backfill-worker
+	$(SBOM_VENV)/bin/python deploy/images/check dist/images/*.cdx.json
+	rm -r dist/images/worker-spark
 	@ls -l dist/images
 
 .PHONY: cluster
@@ -175,8 +191,13 @@ data: $(DATA_VENV)/ready ## Makes the quickstart's Parquet files from the publis
 .PHONY: bench
 bench: compiler java $(BENCH_VENV)/ready $(SPARK) ## Measures replacing 1 to 365 days beside other tools; keeps the result in docs/benchmarks.md.
 	cargo build --release --package backfill-worker
-	BENCH='$(BENCH)' $(BENCH_VENV)/bin/python benches/run.py --worker $(CARGO_TARGET_DIR)/release/backfill-worker \
-	  --data $(CACHE)/bench --spark-python $(SPARK_VENV)/bin/python --spark-jars $(SPARK_JARS) $(BENCH)
+	BENCH_TARGET='make bench' BENCH='$(BENCH)' $(BENCH_OFFLINE) $(BENCH)
+
+.PHONY: bench-engines
+bench-engines: compiler java $(BENCH_VENV)/ready $(SPARK) ## Measures both engines of the worker beside plain PySpark; keeps the result too.
+	cargo build --release --package backfill-worker
+	BENCH_TARGET='make bench-engines' BENCH='$(BENCH)' $(BENCH_OFFLINE) --section engines --layouts partitioned \
+	  --tools worker engine_spark spark --repeat 3 $(BENCH)
 
 .PHONY: bench-online
 bench-online: compiler redis $(BENCH_VENV)/ready $(TEST_VENV)/ready ## Measures writing to Redis beside the server's ceiling and Feast; keeps the result too.
@@ -234,6 +255,7 @@ $(DATA_VENV)/ready: packages = --no-deps --requirement $(DATA_REQUIREMENTS)
 $(BENCH_VENV)/ready: packages = --requirement $(BENCH_REQUIREMENTS)
 $(SPARK_VENV)/ready: packages = --requirement $(SPARK_REQUIREMENTS)
 $(ZIG_VENV)/ready: packages = --no-deps --requirement $(ZIG_REQUIREMENTS)
+$(SBOM_VENV)/ready: packages = --no-deps --requirement $(SBOM_REQUIREMENTS)
 $(CACHE)/venv-%/ready: | python
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check $(packages)

@@ -34,6 +34,6 @@ pub use operator::{Operator, OperatorOptions};
 pub use proxy::Proxy;
 pub use resources::{in_phase, manifest};
 pub use shared::{Shared, test};
-pub use skip::skip_without_nodes;
+pub use skip::{skip_long, skip_without_nodes, wants_long};
 pub use tools::path as tool;
 pub use wait::{LIMIT, eventually, eventually_within, until, until_within};

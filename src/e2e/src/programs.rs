@@ -1,6 +1,6 @@
 //! The programs that users run in pods, as they were built beside this one, and their images.
 
-use crate::node::{Image, image};
+use crate::node::{Image, image, image_with};
 use crate::tools;
 use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
@@ -39,4 +39,16 @@ pub async fn images() -> Result<Vec<Image>> {
         image("redis", "src/e2e/images/redis/Containerfile", &redis).await?,
         image("versitygw", "src/e2e/images/versitygw/Containerfile", &[tools::path("versitygw")?]).await?,
     ])
+}
+
+/// The image of workers beside Spark, tagged `test`.
+pub async fn spark_image() -> Result<Image> {
+    for name in ["BACKFILL_SPARK_PYTHON", "BACKFILL_SPARK_JARS"] {
+        ensure!(std::env::var_os(name).is_some(), "{name} is not set; run the tests by: make test");
+    }
+    let worker = [built("backfill-worker", "backfill-worker")?];
+    let folder = "deploy/images/worker-spark";
+    let gathered =
+        [&format!("{folder}/gather"), "src/worker/spark/stage.py", "src/worker/spark/daemon.py", "src/worker/spark/pom.xml"];
+    image_with("backfill-worker-spark", &format!("{folder}/Containerfile"), &worker, &gathered).await
 }

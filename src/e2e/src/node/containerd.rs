@@ -53,6 +53,13 @@ impl Containerd {
         self.client(&["--namespace", NAMESPACE, "image", "import", &archive]).await.map(drop)
     }
 
+    /// Makes an image unknown, if it is known.
+    pub async fn forget(&self, image: &Image) -> Result<()> {
+        // What an archive calls `a:b` is known by its whole name.
+        let name = format!("docker.io/library/{}", image.name);
+        self.client(&["--namespace", NAMESPACE, "image", "rm", "--sync", &name]).await.map(drop)
+    }
+
     async fn client(&self, arguments: &[&str]) -> Result<String> {
         let ctr = ["ctr", "--address", SOCKET];
         let command: Vec<&str> = self.enter.iter().map(String::as_str).chain(ctr).chain(arguments.iter().copied()).collect();

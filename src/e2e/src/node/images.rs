@@ -25,12 +25,18 @@ pub struct Image {
 ///
 /// It is kept until one of its parts changes.
 pub async fn image(name: &str, containerfile: &str, programs: &[PathBuf]) -> Result<Image> {
+    image_with(name, containerfile, programs, &[]).await
+}
+
+/// The same, of which files of the repository are parts that the Containerfile's own script gathers.
+pub async fn image_with(name: &str, containerfile: &str, programs: &[PathBuf], gathered: &[&str]) -> Result<Image> {
     // One at a time: each takes all of a processor.
     static BUILDING: Mutex<()> = Mutex::const_new(());
     let _turn = BUILDING.lock().await;
     let repository = Path::new(crate::helm::ROOT);
     let (script, containerfile) = (repository.join("deploy/images/build"), repository.join(containerfile));
-    let parts = [&[script.clone(), containerfile.clone()][..], programs].concat();
+    let gathered: Vec<PathBuf> = gathered.iter().map(|path| repository.join(path)).collect();
+    let parts = [&[script.clone(), containerfile.clone()][..], programs, &gathered].concat();
     let folder = programs::cache()?.join("images");
     std::fs::create_dir_all(&folder)?;
     let archive = folder.join(format!("{name}-{:016x}.tar", fingerprint(&parts)?));

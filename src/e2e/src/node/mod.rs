@@ -12,7 +12,7 @@ mod network;
 mod sandbox;
 mod services;
 
-pub use images::{Image, image};
+pub use images::{Image, image, image_with};
 pub use needs::missing;
 pub use network::Network;
 
@@ -85,10 +85,23 @@ impl Nodes {
         name(number)
     }
 
+    /// The number of the node with this name.
+    pub fn number(&self, name: &str) -> Result<u8> {
+        (0..).zip(&self.nodes).map(|(number, _)| number).find(|number| self.name(*number) == name).context("no such node")
+    }
+
     /// Makes an image known to all nodes.
     pub async fn import(&self, image: &Image) -> Result<()> {
         for node in &self.nodes {
             node.lock().await.containerd.import(image).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes an image unknown to all nodes.
+    pub async fn forget(&self, image: &Image) -> Result<()> {
+        for node in &self.nodes {
+            node.lock().await.containerd.forget(image).await?;
         }
         Ok(())
     }

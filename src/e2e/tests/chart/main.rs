@@ -3,6 +3,7 @@
 
 mod alerts;
 mod argo;
+mod bills;
 mod bypass;
 mod examples;
 mod files;

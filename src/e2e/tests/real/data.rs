@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 pub const USERS: i64 = 120;
 
 /// Even users have no events after this day of May: their newest rows are inside the interval that is corrected.
-const EVEN_LAST: i64 = 20;
+pub const EVEN_LAST: i64 = 20;
 
 const DAY: i64 = 86_400_000_000;
 
 /// 2024-05-01T00:00:00Z in microseconds.
-const MAY: i64 = 1_714_521_600_000_000;
+pub const MAY: i64 = 1_714_521_600_000_000;
 
 /// The bounds of the correction: from 10 to 25 May.
 pub const INTERVAL: (&str, &str) = ("2024-05-10", "2024-05-25");

@@ -7,6 +7,8 @@ mod data;
 mod faults;
 mod first_steps;
 mod online;
+mod spark;
 mod stores;
 mod trouble;
+mod volume;
 mod world;

@@ -2,7 +2,9 @@
 
     {"what": "put", "s3": …, "uri": "s3://bucket/raw.parquet", "rows": [{"user_id": 1, "t": MICROSECONDS, …}]}
     {"what": "put", "s3": …, "uri": "s3://bucket/raw.parquet", "file": PATH}    as it is; both create the bucket, too
+    {"what": "put_many", "s3": …, "uri": "s3://bucket/raw/", …}     generated rows, see `put_many`
     {"what": "rows", "s3": …, "table": URI}                         one line per row of the newest version
+    {"what": "sums", "s3": …, "table": URI, "interval": [MICROSECONDS, MICROSECONDS]}    see `sums`
     {"what": "history", "s3": …, "table": URI}                      one line per commit, oldest first
     {"what": "watch", "s3": …, "table": URI, "redis": {…}, …}       see `watch`
 
@@ -15,6 +17,7 @@ import sys
 import time
 
 import mmh3
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import redis
@@ -30,6 +33,10 @@ def main() -> None:
     match asked["what"]:
         case "put":
             put(asked)
+        case "put_many":
+            put_many(asked)
+        case "sums":
+            answer(sums(asked))
         case "rows":
             answer_rows(open_table(asked).to_pyarrow_table())
         case "history":
@@ -70,6 +77,43 @@ def put(asked: dict) -> None:
     columns = {name: pa.array([row[name] for row in asked["rows"]], pa.int64()) for name in names}
     columns["t"] = columns["t"].cast(pa.timestamp("us", tz="UTC"))
     parquet.write_table(pa.table(columns), path, filesystem=files)
+
+
+def put_many(asked: dict) -> None:
+    """Puts `files` files with about `rows` rows of the month that begins at `start`: users 1 to `users` in turn, at times that differ by
+    the same distance. Even users have no rows in the last third, as in data.rs. All have this `version`."""
+    path, files = asked["uri"].removeprefix("s3://"), file_system(asked)
+    files.create_dir(path.split("/")[0])
+    rows, users, version, month = asked["rows"], asked["users"], asked["version"], 31 * 86_400_000_000
+    for number in range(asked["files"]):
+        i = np.arange(rows * number // asked["files"], rows * (number + 1) // asked["files"], dtype=np.int64)
+        user = i % users + 1
+        i = i[(user % 2 == 1) | (i * 31 < rows * asked["evenDays"])]
+        versions = np.full(len(i), version, np.int64)
+        columns = {"user_id": i % users + 1, "t": asked["start"] + i * (month // rows), "version": versions, "twin": versions}
+        table = pa.table(columns)
+        table = table.set_column(1, "t", table["t"].cast(pa.timestamp("us", tz="UTC")))
+        parquet.write_table(table, f"{path}{number:04}.parquet", filesystem=files)
+
+
+def sums(asked: dict) -> dict:
+    """What the table holds outside and inside the interval: how many rows, sums of users and times by which rows that were lost or
+    doubled show themselves, which versions, and how many rows are mixed of two."""
+    start, stop = asked["interval"]
+    found = {place: {"rows": 0, "users": 0, "times": 0, "versions": set(), "mixed": 0} for place in ["outside", "inside"]}
+    for batch in open_table(asked).to_pyarrow_dataset().to_batches(columns=["user_id", "t", "version", "twin"]):
+        columns = [batch.column("t").cast(pa.timestamp("us")).cast(pa.int64()), *map(batch.column, ["user_id", "version", "twin"])]
+        t, user, version, twin = (column.to_numpy(zero_copy_only=False) for column in columns)
+        inside = (t >= start) & (t < stop)
+        for place, chosen in [("outside", ~inside), ("inside", inside)]:
+            sum_of = found[place]
+            sum_of["rows"] += int(chosen.sum())
+            sum_of["users"] += int(user[chosen].sum())
+            # Squares: two rows whose times moved against each other are seen, too.
+            sum_of["times"] = (sum_of["times"] + int(((t[chosen] // 1000 % 1_000_003) ** 2).sum())) % (1 << 62)
+            sum_of["versions"] |= set(np.unique(version[chosen]).tolist())
+            sum_of["mixed"] += int((version[chosen] != twin[chosen]).sum())
+    return {place: {**sum_of, "versions": sorted(sum_of["versions"])} for place, sum_of in found.items()}
 
 
 def watch(asked: dict) -> None:

@@ -104,6 +104,21 @@ impl Stores {
         Ok(set)
     }
 
+    /// Puts so many generated rows of this version as another source, in files of a million.
+    pub async fn put_many(&self, version: i64, rows: i64, users: i64) -> Result<()> {
+        let request = json!({
+            "what": "put_many", "s3": self.s3(), "uri": "s3://bucket/many/", "files": (rows / 1_000_000).max(2),
+            "rows": rows, "users": users, "version": version, "start": data::MAY, "evenDays": data::EVEN_LAST,
+        });
+        python("stores.py", &request).await.map(drop)
+    }
+
+    /// What the table holds outside and inside the interval, in sums.
+    pub async fn sums(&self) -> Result<Value> {
+        let request = json!({"what": "sums", "s3": self.s3(), "table": TABLE, "interval": data::interval()});
+        python("stores.py", &request).await?.into_iter().next().context("it answers once")
+    }
+
     /// How many publishes the table's log has.
     pub async fn publishes(&self) -> Result<usize> {
         let commits = python("stores.py", &json!({"what": "history", "s3": self.s3(), "table": TABLE})).await?;

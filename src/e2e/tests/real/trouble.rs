@@ -1,9 +1,13 @@
 //! What a person has to mend: the backfill says what it is, changes nothing, and goes on when it is mended.
 
-use crate::world::{World, test};
+use crate::world::{World, long_test, test};
 use anyhow::{Result, ensure};
 use backfill_core::condition::ConditionType;
 use serde_json::json;
+use std::time::Duration;
+
+/// A node may be on its way for five minutes before a backfill says that it waits for one.
+const AUTOSCALED: Duration = Duration::from_secs(400);
 
 #[test]
 fn a_quota_that_is_too_small_is_named_and_waited_for() -> Result<()> {
@@ -24,6 +28,28 @@ fn a_quota_that_is_too_small_is_named_and_waited_for() -> Result<()> {
         world.namespace.apply(&quota("4Gi").to_string()).await?;
         world.complete("correction").await?;
         world.holds(2).await
+    })
+}
+
+#[test]
+fn a_template_for_which_no_node_is_large_enough_is_named_until_the_backfill_is_cancelled() -> Result<()> {
+    long_test(async |world| {
+        world.filled().await?;
+        let template = json!({
+            "apiVersion": "featureset.dev/v1alpha1", "kind": "ClusterTemplate", "metadata": {"name": "vast"},
+            "spec": {"engine": "DataFusion", "cores": 1000, "memory": "1Gi", "scratch": "1Gi"},
+        });
+        world.cluster.apply(&template.to_string()).await?;
+        let spec = json!({
+            "clusterTemplate": "vast", "startTime": crate::data::INTERVAL.0, "stopTime": crate::data::INTERVAL.1,
+        });
+        world.backfill("vain", spec).await?;
+        let message = world.says_within("vain", ConditionType::Reconciling, "Unschedulable", AUTOSCALED).await?;
+        ensure!(message.contains("Insufficient cpu"), "it does not say of what there is too little: {message}");
+        let cancel = ["patch", "featuresetbackfill", "vain", "--type=merge", "--patch", r#"{"spec": {"cancel": true}}"#];
+        world.namespace.kubectl(&cancel).await?.ok()?;
+        world.ended("vain", "Failed").await?;
+        unchanged(&world).await
     })
 }
 

@@ -7,7 +7,10 @@ use backfill_core::api::FeatureSetBackfill;
 use backfill_core::condition::ConditionType;
 use backfill_core::plan::run::label;
 use backfill_e2e::helm::CHART;
-use backfill_e2e::{Cluster, Namespace, Options, eventually_within, manifest, programs, skip_without_nodes, until, until_within};
+use backfill_e2e::{
+    Cluster, Namespace, Options, eventually_within, manifest, programs, skip_long, skip_without_nodes, until, until_within,
+    wants_long,
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::ListParams;
@@ -24,6 +27,9 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How many tests run at the same time.
 const AT_ONCE: usize = 3;
+
+/// How long a backfill of Spark in several pods may take, when some of them are killed.
+pub const PATIENCE_OF_SPARK: Duration = Duration::from_secs(420);
 
 /// The namespace of the operator.
 pub const SYSTEM: &str = "backfill-system";
@@ -45,6 +51,11 @@ pub fn test<F: AsyncFnOnce(World) -> Result<()>>(body: F) -> Result<()> {
     })
 }
 
+/// The same for a test that takes minutes, for which only `make test-long` has the patience.
+pub fn long_test<F: AsyncFnOnce(World) -> Result<()>>(body: F) -> Result<()> {
+    if skip_long(&name_of::<F>())? { Ok(()) } else { test(body) }
+}
+
 /// Runs the body of a test that needs nodes, but not the shared cluster.
 pub fn alone<F: AsyncFnOnce() -> Result<()>>(body: F) -> Result<()> {
     if skip_without_nodes(&name_of::<F>())? { Ok(()) } else { RUNTIME.block_on(body()) }
@@ -55,9 +66,11 @@ fn name_of<F>() -> String {
     std::any::type_name::<F>().trim_end_matches("::{{closure}}").to_owned()
 }
 
-/// A cluster with a node that has the images of this build.
+/// A cluster whose node has the images of this build; with two nodes, each of which has as many processors as this machine, where
+/// several pods of Spark must run at the same time.
 pub async fn with_images() -> Result<Cluster> {
-    let cluster = Cluster::start_with(&Options { nodes: 1, ..Options::default() }).await?;
+    let nodes = if wants_long() { 2 } else { 1 };
+    let cluster = Cluster::start_with(&Options { nodes, ..Options::default() }).await?;
     for image in programs::images().await? {
         cluster.nodes()?.import(&image).await?;
     }
@@ -84,6 +97,9 @@ async fn install(cluster: &Cluster) -> Result<()> {
         "worker.image.repository=backfill-worker",
         "worker.image.tag=test",
         "worker.image.pullPolicy=Never",
+        "spark.enabled=true",
+        "spark.image.repository=backfill-worker-spark",
+        "spark.image.tag=test",
         "log.format=text",
     ];
     let mut arguments = vec!["install", "backfill-operator", CHART, "--namespace", SYSTEM];
@@ -152,10 +168,15 @@ impl World {
 
     /// Waits until the backfill has ended with this condition; fails as soon as it has ended otherwise.
     pub async fn ended(&self, name: &str, how: &str) -> Result<FeatureSetBackfill> {
+        self.ended_within(name, how, PATIENCE).await
+    }
+
+    /// The same with another limit.
+    pub async fn ended_within(&self, name: &str, how: &str, limit: Duration) -> Result<FeatureSetBackfill> {
         let ended = |backfill: Option<&FeatureSetBackfill>| {
             backfill.is_none_or(|backfill| ["Complete", "Failed"].iter().any(|word| is(backfill, word)))
         };
-        let found = match until_within(&self.backfills(), name, ended, PATIENCE).await {
+        let found = match until_within(&self.backfills(), name, ended, limit).await {
             Ok(found) => found.context("it was deleted")?,
             Err(error) => return Err(error.context(self.pods().await?)),
         };
@@ -164,13 +185,18 @@ impl World {
 
     /// Waits until a condition has this reason, and returns its message.
     pub async fn says(&self, name: &str, kind: ConditionType, reason: &str) -> Result<String> {
+        self.says_within(name, kind, reason, PATIENCE).await
+    }
+
+    /// The same with another limit.
+    pub async fn says_within(&self, name: &str, kind: ConditionType, reason: &str, limit: Duration) -> Result<String> {
         let message = |backfill: &FeatureSetBackfill| {
             let conditions = backfill.status.iter().flat_map(|status| &status.conditions);
             let mut found = conditions.filter(|condition| condition.kind == kind && condition.reason.word() == reason);
             found.next().map(|condition| condition.message.clone())
         };
         let seen = |backfill: Option<&FeatureSetBackfill>| backfill.is_some_and(|backfill| message(backfill).is_some());
-        let found = until_within(&self.backfills(), name, seen, PATIENCE).await?.context("it was deleted")?;
+        let found = until_within(&self.backfills(), name, seen, limit).await?.context("it was deleted")?;
         message(&found).context("it was there")
     }
 
@@ -201,7 +227,9 @@ impl World {
             "for file in $(find /sys/fs/cgroup -path '*pod{uid}/*' -name cgroup.procs | sort -u); do \
              for id in $(cat $file); do [ \"$(cat /proc/$id/comm)\" = pause ] || kill -9 $id; done; done 2> /dev/null || :"
         );
-        self.cluster.nodes()?.run(0, &["sh", "-c", &script]).await.map(drop)
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).context("it was given to a node")?;
+        let nodes = self.cluster.nodes()?;
+        nodes.run(nodes.number(node)?, &["sh", "-c", &script]).await.map(drop)
     }
 
     /// Checks that both stores hold rows of version `inside` in the interval and of version 1 outside.
