@@ -9,12 +9,15 @@ without the start of Python, imports and, for Spark, the session.
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,9 +26,11 @@ import worker
 from report import keep, machine, table
 
 HERE = Path(__file__).resolve().parent
+SPARK_APP = HERE.parent / "src" / "worker" / "spark" / "stage.py"
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)
 TOOLS = {
     "worker": "backfill-worker",
+    "engine_spark": "backfill-worker, engine Spark",
     "duckdb": "DuckDB + deltalake",
     "arrow": "Arrow + deltalake",
     "days": "DuckDB + deltalake, by whole partitions",
@@ -57,17 +62,18 @@ def main() -> None:
     arguments = parse()
     shape = ["--days", str(arguments.table_days), "--rows-per-day", str(arguments.rows_per_day)]
     subprocess.run([sys.executable, HERE / "generate.py", arguments.data, *shape], check=True)
-    header = ["days", "tool", "seconds, median", "to the worker", "runs", "from", "to", "peak MB", "MB written", "table rows read"]
-    command = "make bench" + (f" BENCH='{os.environ['BENCH']}'" if os.environ.get("BENCH") else "")
+    header = ["days", "tool", "seconds, median", "to the worker", "runs", "from", "to", "rows/s", "peak MB", "MB written", "table rows read"]
+    command = os.environ["BENCH_TARGET"] + (f" BENCH='{os.environ['BENCH']}'" if os.environ.get("BENCH") else "")
     size = f"{arguments.table_days * arguments.rows_per_day:,} rows over {arguments.table_days} days"
     for layout in arguments.layouts:
         rows = []
         for days in arguments.days:
             start = FIRST_DAY + timedelta(days=max(0, arguments.table_days - days - 5))
             case = Case(layout, days, start, start + timedelta(days=days))
-            rows += summary(measure(case, arguments), days)
-        lines = [f"`{command}` on {machine()}; {size}; worker with `memory: {arguments.memory}`.", "", *table(header, rows)]
-        keep(layout, lines) if arguments.keep else print("\n".join(lines))
+            rows += summary(measure(case, arguments), days, days * arguments.rows_per_day)
+        memory = f"`memory: {arguments.memory}`" + (f", of engine Spark {arguments.spark_memory}" if "engine_spark" in arguments.tools else "")
+        lines = [f"`{command}` on {machine()}; {size}; worker with {memory}.", "", *table(header, rows)]
+        keep(arguments.section or layout, lines) if arguments.keep else print("\n".join(lines))
 
 
 def parse() -> argparse.Namespace:
@@ -76,7 +82,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder for the tables, made when it is not there")
     parser.add_argument("--spark-python", type=Path, help="a Python with pyspark; without it Spark is left out")
     parser.add_argument("--spark-jars", type=Path, help="the folder of the Delta jars")
-    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=[tool for tool in TOOLS if tool != "engine_spark"])
     parser.add_argument("--layouts", nargs="+", choices=("partitioned", "unpartitioned"), default=["partitioned", "unpartitioned"])
     parser.add_argument("--days", nargs="+", type=int, default=[1, 7, 30, 365], help="lengths of the interval")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each; of intervals over 100 days at most 3")
@@ -84,6 +90,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--table-days", type=int, default=365)
     parser.add_argument("--rows-per-day", type=int, default=100_000)
     parser.add_argument("--memory", default="512Mi", help="the memory of the worker's cluster template")
+    parser.add_argument("--spark-memory", default="4Gi", help="the same of engine Spark")
+    parser.add_argument("--section", help="where the result is kept, in place of the layout's name")
     parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="keep the result in docs/benchmarks.md")
     return parser.parse_args()
 
@@ -94,7 +102,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> dict[str, list[Run]]:
     digests = {}
     for repetition in range(min(arguments.repeat, 3) if case.days > 100 else arguments.repeat):
         for tool in tools:
-            if tool == "spark" and repetition >= arguments.spark_repeat:
+            if tool in ("spark", "engine_spark") and repetition >= arguments.spark_repeat:
                 continue
             with tempfile.TemporaryDirectory(dir=arguments.data) as folder:
                 state = Path(folder)
@@ -112,7 +120,7 @@ def usable(tool: str, case: Case, arguments: argparse.Namespace) -> bool:
     match tool:
         case "days":
             return case.layout == "partitioned"
-        case "spark":
+        case "spark" | "engine_spark":
             return arguments.spark_python is not None
         case _:
             return True
@@ -133,16 +141,18 @@ def replace(tool: str, case: Case, state: Path, copied: set[Path], arguments: ar
     os.sync()
     with open(state / "output", "w+") as output:
         started = time.monotonic()
-        process = subprocess.Popen(command(tool, case, state, arguments), stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
+        asked, environment = command(tool, case, state, arguments), os.environ | spark_environment(arguments)
+        process = subprocess.Popen(asked, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        with peaks(process.pid) as peak_of_children:
+            _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
         output.seek(0)
         said = output.read()
     if status != 0:
         raise SystemExit(f"{tool} failed on {case}:\n{said}")
     written = sum(file.stat().st_size for file in files(state / "offline" / worker.TABLE) - copied)
-    peak = usage.ru_maxrss * 1024
-    if tool == "worker":
+    peak = max(usage.ru_maxrss * 1024, peak_of_children[0])
+    if tool in ("worker", "engine_spark"):
         return Run(seconds, peak, written, worker.rows_read(said))
     own = json.loads(said.splitlines()[-1])
     return Run(own["seconds"], max(peak, own.get("peak_bytes", 0)), written, None)
@@ -153,7 +163,9 @@ def command(tool: str, case: Case, state: Path, arguments: argparse.Namespace) -
     what = [*layout, state / "offline" / worker.TABLE, state / "source", case.start.isoformat(), case.stop.isoformat()]
     match tool:
         case "worker":
-            return worker.command(arguments.worker, state, case.start, case.stop, arguments.memory)
+            return worker.command(arguments.worker, state, case.start, case.stop, "DataFusion", arguments.memory)
+        case "engine_spark":
+            return worker.command(arguments.worker, state, case.start, case.stop, "Spark", arguments.spark_memory)
         case "spark":
             return [arguments.spark_python, HERE / "peer_spark.py", "--jars", arguments.spark_jars, *what]
         case "days":
@@ -162,12 +174,62 @@ def command(tool: str, case: Case, state: Path, arguments: argparse.Namespace) -
             return [sys.executable, HERE / "peer_deltalake.py", "--reader", reader, *what]
 
 
+def spark_environment(arguments: argparse.Namespace) -> dict[str, str]:
+    """What the image with Spark says in variables."""
+    if arguments.spark_python is None:
+        return {}
+    places = {"PYTHON": arguments.spark_python, "JARS": arguments.spark_jars, "APP": SPARK_APP}
+    return {f"BACKFILL_SPARK_{name}": str(path) for name, path in places.items()}
+
+
+@contextmanager
+def peaks(process: int):
+    """The most memory that one process below this one has used, in bytes, in a list of one. The kernel keeps it for those whose end
+    somebody waits for, which Java's nobody does."""
+    peak, ended = [0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.2):
+            peak[0] = max(peak[0], *(peak_bytes(child) for child in children(process)), 0)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def children(process: int) -> set[int]:
+    """The processes below one that are there now."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found, known = {process}, set()
+    while found != known:
+        known = set(found)
+        found |= {child for child, parent in parents.items() if parent in known}
+    return found - {process}
+
+
+def peak_bytes(process: int) -> int:
+    try:
+        peak = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(peak[1]) * 1024 if peak else 0
+
+
 def digest(table: Path, case: Case) -> str:
     script = [sys.executable, HERE / "digest.py", table, case.start.isoformat(), case.stop.isoformat()]
     return subprocess.run(script, check=True, capture_output=True, text=True).stdout
 
 
-def summary(runs: dict[str, list[Run]], days: int) -> list[list[str]]:
+def summary(runs: dict[str, list[Run]], days: int, replaced: int) -> list[list[str]]:
     """One line per tool: medians, and the seconds as a multiple of the worker's."""
     rows = []
     medians = {tool: statistics.median(run.seconds for run in of_tool) for tool, of_tool in runs.items()}
@@ -184,6 +246,7 @@ def summary(runs: dict[str, list[Run]], days: int) -> list[list[str]]:
             len(seconds),
             f"{min(seconds):.2f}",
             f"{max(seconds):.2f}",
+            f"{replaced / medians[tool]:,.0f}",
             f"{peak:.0f}",
             f"{written:.1f}",
             "" if rows_read is None else f"{rows_read:,}",

@@ -8,14 +8,14 @@ TABLE = "rows"
 FEATURES = {f"f{number}": "float64" for number in range(1, 9)} | {"city": "string", "device": "string"}
 
 
-def command(worker: Path, state: Path, start: datetime, stop: datetime, memory: str) -> list:
+def command(worker: Path, state: Path, start: datetime, stop: datetime, engine: str, memory: str) -> list:
     folder = state / "manifests"
     folder.mkdir()
-    (folder / "all.yaml").write_text("\n---\n".join(json.dumps(manifest) for manifest in manifests(start, stop, memory)))
+    (folder / "all.yaml").write_text("\n---\n".join(json.dumps(manifest) for manifest in manifests(start, stop, engine, memory)))
     return [worker, "local", "-f", folder, "--state", state, "-o", "json"]
 
 
-def manifests(start: datetime, stop: datetime, memory: str) -> list[dict]:
+def manifests(start: datetime, stop: datetime, engine: str, memory: str) -> list[dict]:
     """JSON is YAML. The table is there already and keeps its layout."""
     columns = ", ".join(name for name in FEATURES if name != "f1")
     sql = (
@@ -32,7 +32,7 @@ def manifests(start: datetime, stop: datetime, memory: str) -> list[dict]:
     backfill = {"featureSet": TABLE, "startTime": midnight(start), "stopTime": midnight(stop)}
     return [
         manifest("FeatureStore", "default", {"offline": {"uri": "file:///store/offline", "volumeClaim": "store"}}),
-        manifest("ClusterTemplate", "bench", {"engine": "DataFusion", "cores": 2, "memory": memory, "scratch": "16Gi"}),
+        manifest("ClusterTemplate", "bench", {"engine": engine, "cores": 2, "memory": memory, "scratch": "16Gi"}),
         manifest("FeatureSet", TABLE, feature_set),
         manifest("FeatureSetBackfill", "replace", backfill | {"clusterTemplate": "bench"}),
     ]
