@@ -208,7 +208,7 @@ bench-online: compiler redis $(BENCH_VENV)/ready $(TEST_VENV)/ready ## Measures 
 bench-operator: compiler ## Measures thousands of backfills on a real control plane with played pods; keeps the result too.
 	src/e2e/tools/build
 	cargo build --release --package backfill-operator --package backfill-e2e
-	$(PYTHON) benches/operator.py $(BENCH) --bench "$$(cargo bench --package backfill-operator --package backfill-e2e \
+	$(PYTHON) benches/control_plane.py $(BENCH) --bench "$$(cargo bench --package backfill-operator --package backfill-e2e \
 	  --bench operator --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*\/operator-[^"]*\)".*/\1/p')"
 
 .PHONY: clean
