@@ -147,7 +147,7 @@ images: export RUSTFLAGS = $(IMAGE_FLAGS)
 images: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 images: export REVISION ?= $(shell git rev-parse HEAD)
 images: export VERSION := $(VERSION)
-images: compiler java $(SPARK) $(SBOM_VENV)/ready ## Builds release images, static and reproducible, and their bills of materials: dist/images/. Takes half an hour.
+images: compiler java $(SPARK) $(SBOM_VENV)/ready ## Builds release images, static and reproducible, and their bills of materials: dist/images/. Takes forty minutes.
 	$(call require,command -v buildah && test -e /etc/ssl/certs/ca-certificates.crt,buildah ca-certificates)
 	rustup target add $(IMAGE_TARGET)
 	cargo build --release --target $(IMAGE_TARGET) --package backfill-operator --package backfill-cli
